@@ -1,0 +1,109 @@
+// The contract of every backend: a table of plain functions, one row each for ref, cpu and cuda.
+// `ref` (float64 loops) is its executable form. Shapes in memory order: M (or T) tokens, N outputs,
+// K inputs, H heads, D head size. Results are rounded to the output's run dtype exactly once per
+// operation, to nearest even. An operation on 0 rows does nothing.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/view.h"
+#include "kernels/activation.h"
+#include "kernels/batch.h"
+#include "kernels/weight.h"
+#include "quant/quantize.h"
+
+namespace mantissa {
+
+struct Queue;  // a backend's execution context: threads or stream, scratch memory, instruction set
+
+struct DeviceConfig {
+  int threads = 0;             // 0: all cores this process may use
+  std::string isa = "auto";    // avx512 | avx2 | portable; forced means forced
+  int64_t scratch_tokens = 0;  // the largest M of a forward pass; scratch is allocated for it
+};
+
+// Applied before the one rounding: out = round(x w^T * scales + bias + residual).
+struct Epilogue {
+  const float* bias = nullptr;  // [N] float32 (values of the run dtype)
+  ConstView residual{};         // [M, N] run dtype; may be the same memory as out
+};
+
+enum class GateFn : uint8_t { kSilu, kGeluTanh };
+
+struct RopeParams {
+  const float* inv_freq =
+      nullptr;  // [rotary_dim / 2] float32, scaling applied: part of the model's definition
+  int32_t rotary_dim = 0;      // <= D; the rest passes through
+  float attention_factor = 1;  // multiplies cos and sin (yarn, longrope)
+};
+
+struct AttentionParams {
+  int32_t heads = 0;   // query heads; KV heads stand in KvShape
+  float scale = 0;     // of q k^T: 1 / sqrt(D) for llama
+  int32_t window = 0;  // 0: full; else keys in (position - window, position]
+  float soft_cap = 0;  // 0: none; else cap * tanh(score / cap)
+};
+
+// Names a kernel and why it was, or was not, picked: rows of `mantissa kernels`.
+struct KernelInfo {
+  std::string name, operation, needs, status;  // status: "runs", or why not here
+};
+
+struct Ops {
+  std::string_view name;
+
+  // Throws Error when the machine cannot run it (with what would work).
+  Queue* (*open)(const DeviceConfig&);
+  void (*close)(Queue*);
+  std::string (*describe)(Queue*);  // "cpu avx512 (AMD EPYC), 2 threads"
+  std::vector<KernelInfo> (*kernels)(Queue*);
+
+  // ---- weights
+  // Picks kernel and layout: `kernel` and `bytes` of the result are final, `data` is null. Throws
+  // Error naming the weight, the candidates and the reasons when no kernel reads the scheme.
+  Weight (*plan_weight)(const WeightRequest&, Queue*);
+  // Rows [row0, row0 + q.rows) of w, from canonical form. row0 is a multiple of 64 (or of the
+  // block's rows) but for the end of a fused part that is no multiple: any row0 works. Thread-safe
+  // on different rows. finish_weight() follows the last band.
+  void (*pack_rows)(const Weight& w, int64_t row0, const QuantRows& q, Queue*);
+  void (*finish_weight)(const Weight& w, Queue*);
+  // The canonical form again (tests and writers): codes and scales equal what was packed.
+  void (*unpack_rows)(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue*);
+
+  // ---- operations
+  // out [T, K] = table[token_ids] dequantized; table [N, K] of any scheme (a tied head is read in
+  // place).
+  void (*embed)(View out, const Weight& table, const Batch&, Queue*);
+  // out [M, K] = x / sqrt(mean(x^2) + eps) * gain, over each row.
+  void (*rms_norm)(const Activation& out, ConstView x, const float* gain, float eps, Queue*);
+  // Fills the quantized forms of `out` from out.high.
+  void (*quantize_rows)(const Activation& out, Queue*);
+  // out [M, N] (run dtype, or f32 for logits) = epilogue(x w^T). out may not overlap x.
+  void (*linear)(View out, const Activation& x, const Weight& w, const Epilogue&, Queue*);
+  // qkv [T, (H + 2 KV) * D]: rotates q and k in place (halves convention: pairs i and i + rotary/2)
+  // by angle = float32(position) * inv_freq in float32, then writes k and v to their slots of the
+  // cache. k and v are rounded to the run dtype, then to the cache's format.
+  void (*rope_write)(View qkv, const RopeParams&, const AttentionParams&, const Batch&,
+                     const KvLayer&, Queue*);
+  // out.high [T, H * D] = softmax(scale q k^T, causal) v over the paged cache; q is the first H * D
+  // columns of qkv. Fills all forms of out.
+  void (*attention)(const Activation& out, ConstView qkv, const AttentionParams&, const Batch&,
+                    const KvLayer&, Queue*);
+  // out [M, I] = fn(gate_up[:, :I]) * gate_up[:, I:]: fn rounded to nothing in between.
+  void (*gate)(const Activation& out, ConstView gate_up, GateFn, Queue*);
+  // out [R, K] = x[rows]: the rows whose logits are wanted.
+  void (*gather_rows)(View out, ConstView x, std::span<const int32_t> rows, Queue*);
+  // Bytes of one page of one layer, K and V and scales: a multiple of 64.
+  int64_t (*kv_page_bytes)(const KvShape&);
+};
+
+// The rows that were compiled in: "ref", "cpu" (and "cuda").
+std::span<const Ops* const> all_ops();
+// Throws Error listing the rows.
+const Ops& find_ops(std::string_view name);
+
+}  // namespace mantissa

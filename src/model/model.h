@@ -1,0 +1,107 @@
+// A loaded model: planned first (sizes, kernels, peak), then loaded and quantized tensor by tensor,
+// then run. One transformer over Ops serves every architecture of the table (model/architecture.h).
+// Not here: which sequences run when (engine/), where text becomes tokens (text/).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/config.h"
+#include "kernels/ops.h"
+#include "quant/scheme.h"
+
+namespace mantissa {
+
+struct ModelOptions {
+  std::filesystem::path folder;
+  std::string device = "auto";          // auto | cpu | ref
+  std::string dtype = "auto";           // auto | bfloat16 | float16 | float32
+  std::string scheme = "bf16";          // --quantization
+  std::string lm_head_scheme = "bf16";  // --lm-head-scheme
+  std::vector<std::string> ignore;      // "re:..." or exact module names that stay in the run dtype
+  std::string kv_cache_dtype = "auto";
+  float kv_scale = 0;  // > 0: --kv-scale
+  std::string attention_backend = "auto";
+  bool dummy = false;  // --load-format dummy: random weights, config.json alone
+  bool strict = false;
+  uint64_t seed = 0;
+  int threads = 0;
+  std::string isa = "auto";
+  int64_t max_model_len = 0;              // 0: the model's max_position_embeddings
+  int64_t max_num_batched_tokens = 2048;  // T of a forward pass
+  int64_t max_num_seqs = 256;             // S of a forward pass
+  int64_t kv_tokens = 0;        // capacity of the KV cache; 0: one sequence of max_model_len
+  int64_t logits_rows_max = 0;  // R of one logits() call; 0: max_num_seqs
+};
+
+// One kind of layer in the printed plan: "self_attn.qkv_proj: 22 x ptpc_fp8, gemm_...".
+struct PlanRow {
+  std::string module, scheme, kernel;
+  int64_t count = 0, bytes = 0;
+  double bits_per_weight = 0;
+};
+struct MemoryPlan {
+  std::vector<PlanRow> rows;
+  std::vector<std::string> notices;  // everything a user should know: short groups, ignored modules
+  int64_t weights_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
+  int64_t largest_tensor_bytes = 0;  // of the checkpoint: what loading may need on top
+  int64_t kv_tokens = 0, kv_page_tokens = 0;
+  int64_t parameters = 0;
+  double bits_per_weight = 0;  // weights_bytes * 8 / parameters
+};
+
+// What loading met: written once it is done.
+struct LoadReport {
+  double seconds = 0;
+  int64_t tensors = 0, bytes_read = 0;
+  std::vector<std::string> warnings;  // NaN or Inf weights, saturation, unread tensors: by name
+};
+
+// Called from the loading thread: bytes of the checkpoint done and in all.
+using LoadProgress = std::function<void(int64_t done, int64_t total)>;
+
+class Model {
+ public:
+  // Reads config and tensor headers only; throws Error for anything that cannot work.
+  explicit Model(const ModelOptions& options);
+  ~Model();
+  Model(Model&&) noexcept;
+  Model& operator=(Model&&) noexcept;
+
+  const MemoryPlan& plan() const;
+  const ModelConfig& config() const;
+  const ModelOptions& options() const;  // with every "auto" and 0 replaced by what it became
+  const Elem& run_dtype() const;
+  std::string device_description() const;  // "cpu avx512, 2 threads"
+
+  LoadReport load(const LoadProgress& progress = {});
+
+  // ---- running; needs load(). Not thread-safe: one caller at a time.
+  struct Limits {
+    int64_t tokens, sequences, logits_rows, model_len, vocab;
+    int64_t kv_pages, kv_page_tokens;
+  };
+  const Limits& limits() const;
+  // Host arrays of one step: checked against limits(), copied to the fixed addresses, run. K and V
+  // of every token are in the cache afterwards; hidden states stay inside for logits().
+  struct Step {
+    std::vector<int32_t> token_ids, positions, slots;  // [T]
+    std::vector<int32_t> query_start;                  // [S + 1]
+    std::vector<int32_t> context_len;                  // [S]
+    std::vector<std::vector<int32_t>> block_tables;    // [S] pages of each sequence, in order
+  };
+  void forward(const Step& step);
+  // Float32 logits [R, V] of these token rows of the last forward pass; valid until the next call.
+  Matrix<const float> logits(std::span<const int32_t> rows);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace mantissa

@@ -1,0 +1,105 @@
+// Schemes are rows of data: weight = element format x block shape x scale format x when; activation
+// likewise. This table is the only place that lists them; help text, documentation, tests,
+// benchmarks and checkpoint readers read it. How the numbers are computed: quant/quantize.h.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/elem.h"
+
+namespace mantissa {
+
+inline constexpr int kAll = -1;  // the whole axis
+
+// The extent that shares one scale. W[N, K]: per channel is one row. X[M, K]: per token is one row.
+struct Block {
+  int rows = kAll, cols = kAll;
+  constexpr bool operator==(const Block&) const = default;
+};
+constexpr Block per_tensor() {
+  return {kAll, kAll};
+}
+constexpr Block per_row() {
+  return {1, kAll};
+}
+constexpr Block per_group(int size) {
+  return {1, size};
+}
+constexpr Block per_tile(int edge) {
+  return {edge, edge};
+}
+
+enum class When : uint8_t {
+  kNever,    // stays in the run dtype
+  kAtLoad,   // weights
+  kPerCall,  // activations, dynamic
+  kStatic,   // activations, a scale from calibration
+};
+
+// How scales and codes are computed (reference: numerics_and_formats.md section 2; the exact
+// formulas stand in quant/quantize.cc beside each row).
+enum class Recipe : uint8_t {
+  kVllm,
+  kAutoFp8,
+  kTorchao,
+  kCompressedTensors,
+  kModelOpt,
+  kRceil,
+  kEven
+};
+
+struct Spec {
+  const Elem* elem = nullptr;  // nullptr: the run dtype, not quantized
+  Block block{};
+  const Elem* scale = &kF32;  // the scale's own format
+  When when = When::kNever;
+  bool asymmetric = false;    // integer zero point per block
+  bool global_scale = false;  // a second, float32 scale over the whole tensor (NVFP4)
+  bool codebook = false;      // codes index a k-means codebook per block
+  Recipe recipe = Recipe::kVllm;
+
+  constexpr bool quantized() const { return elem != nullptr; }
+  constexpr bool operator==(const Spec&) const = default;
+};
+
+struct Scheme {
+  std::string name;  // canonical, with its options: "int4_weight_only:g64"
+  Spec weight, activation;
+};
+
+// A row of the table: a name, its parameters and where the scheme comes from.
+struct SchemeRow {
+  std::string_view name;
+  Spec weight, activation;
+  std::string_view aliases;  // comma-separated other names, each meaning this row with its defaults
+  std::string_view options;  // comma-separated options after ':', e.g. "g32,g64,g128,g256,asym"
+  std::string_view source;   // who defines it
+};
+std::span<const SchemeRow> scheme_rows();
+
+// "ptpc_fp8", "int4_weight_only:g64", "int8:asym", "fp8:act=token", an alias ... Throws Error
+// listing the nearest names, or the row's options, when there is no such scheme.
+Scheme parse_scheme(std::string_view name);
+
+// Bits per weight element, scales and zero points included, of an [rows, cols] weight (run dtype:
+// 16).
+double bits_per_weight(const Spec& weight, int64_t rows, int64_t cols, const Elem& run_dtype);
+
+// "e4m3fn per-channel, f32 scale" for tables and messages.
+std::string describe(const Spec& spec, const Elem& run_dtype);
+
+// KV cache formats (--kv-cache-dtype): "auto" is the run dtype; online formats keep one float32
+// scale per (token, KV head).
+struct KvFormatRow {
+  std::string_view name;  // "fp8"
+  const Elem* elem;       // nullptr: the run dtype
+  std::string_view aliases;
+};
+std::span<const KvFormatRow> kv_format_rows();
+const KvFormatRow& parse_kv_format(std::string_view name);
+
+}  // namespace mantissa
