@@ -1,0 +1,45 @@
+// Reading files through a descriptor: bounded, every short read is an error. Used for everything
+// the program reads; no file is memory-mapped (docs/adr/0006-pread-not-mmap.md).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace mantissa {
+
+// A regular file, open for reading. Move-only. Reads are thread-safe.
+class File {
+ public:
+  // Throws Error naming the path: missing, not readable, not a regular file (a directory, a pipe).
+  explicit File(const std::filesystem::path& path);
+  ~File();
+  File(File&& other) noexcept;
+  File& operator=(File&& other) noexcept;
+
+  const std::string& path() const { return path_; }
+  int64_t size() const { return size_; }  // bytes, when it was opened
+
+  // Fills out from the byte `offset` on. Throws Error where the file ends before (also when it was
+  // truncated after opening) or the system reports a failure.
+  void read(int64_t offset, std::span<std::byte> out) const;
+  // The kernel may read ahead in large steps.
+  void expect_sequential() const;
+
+ private:
+  int fd_ = -1;
+  int64_t size_ = 0;
+  std::string path_;
+};
+
+// The whole file as text. Throws Error where it is larger than bytes_max.
+std::string read_file(const std::filesystem::path& path, int64_t bytes_max);
+
+// Text from a file or a user, fit for an error message: control characters, invalid UTF-8 and
+// quotes escaped, in double quotes, cut after chars_max bytes.
+std::string quoted(std::string_view text, size_t chars_max = 80);
+
+}  // namespace mantissa
