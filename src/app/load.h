@@ -1,0 +1,27 @@
+// What verbs that run a model share: options -> ModelOptions, the plan printed before anything is
+// loaded, progress while loading, what was loaded in how long.
+#pragma once
+
+#include <boost/json/fwd.hpp>
+
+#include "app/command.h"
+#include "model/model.h"
+
+namespace mantissa {
+
+// From the shared option groups (kModelOptions, kLimitOptions where the verb has it). Refuses, with
+// exit code 2, flags that can have no effect here (--fast-accum on a CPU, ...). The verb sets what
+// it decides itself (kv_tokens, logits_rows_max, ...) before open_model().
+ModelOptions model_options_of(const Args& args);
+
+// Plans, prints the plan, loads with a progress bar, prints the load report. All on standard error.
+Model open_model(const Args& args, const ModelOptions& options);
+
+// The plan as text (several lines) and as JSON.
+std::string plan_text(const Model& model);
+boost::json::object plan_json(const Model& model);
+
+// Adds "version", "commit", "device", "threads", "model", "scheme", "kv_cache_dtype", "dtype".
+void add_run_info(boost::json::object& object, const Model& model);
+
+}  // namespace mantissa

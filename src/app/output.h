@@ -1,0 +1,63 @@
+// Everything a verb prints: results on standard output, notes and progress on standard error. Only
+// app/ prints. A closed pipe ends the program quietly; any other failed write is an Error.
+#pragma once
+
+#include <boost/json/fwd.hpp>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "app/command.h"
+
+namespace mantissa {
+
+// ---- standard output
+void print_text(std::string_view text);  // as it is, flushed: for streamed tokens
+void print_line(std::string_view line);  // with a newline
+// One JSON value on one line. Numbers are shortest round-trip; NaN and infinities become null.
+void print_json(const boost::json::value& value);
+
+// ---- standard error
+void note(std::string_view line);
+void warn(std::string_view line);                                // "warning: ..."
+void print_error(std::string_view found, std::string_view fix);  // "mantissa: ..." and "  fix: ..."
+bool progress_wanted(const Args& args);                          // a terminal, and no --no-progress
+
+// A line that redraws itself on a terminal: "label  43% [####----] 1.2/2.8 GB  0:12 left". Draws
+// nothing where progress_wanted() is false. Its end clears the line.
+class Progress {
+ public:
+  enum class Unit : uint8_t { kBytes, kItems };
+  Progress(const Args& args, std::string label, Unit unit = Unit::kItems);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  void update(int64_t done, int64_t total);
+  void clear();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  bool wanted_, drawn_ = false;
+  std::string label_;
+  Unit unit_;
+  Clock::time_point start_, last_{};
+};
+
+// ---- tables that people can paste: markdown, columns padded; numbers (all rows of a column parse
+// as such) to the right.
+struct Table {
+  std::vector<std::string> header;
+  std::vector<std::vector<std::string>> rows;  // each as long as the header
+};
+std::string markdown(const Table& table);
+
+// ---- formatting
+std::string fixed(double value, int digits);
+std::string human_bytes(int64_t bytes);     // "12.3 MB": powers of 1000, as disks and GB/s count
+std::string human_seconds(double seconds);  // "0.42 s", "3 min 05 s"
+std::string human_count(int64_t count);     // "29.4 M"
+std::string join(const std::vector<std::string>& parts, std::string_view between);
+
+}  // namespace mantissa
