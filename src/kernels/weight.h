@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "quant/scheme.h"
 
@@ -19,7 +20,12 @@ struct WeightRequest {
   bool gathered = false;       // also (or only) read by Ops::embed, row by row
 };
 
-struct LinearKernel;  // a row of a backend's kernel table
+// What every backend's row of linear kernels begins with (its first member, so that the backend
+// gets its own row back by a cast).
+struct LinearKernel {
+  std::string_view
+      name;  // gemm_e4m3_e4m3_row_bf16__avx512: printed by plans and `mantissa kernels`
+};
 
 struct Weight {
   WeightRequest request;
