@@ -146,7 +146,7 @@ def golden_of(model, generator):
 
 
 def float64_gap(folder, golden):
-    """Largest |float32 - float64| logit / largest |logit|: what a tolerance has to leave room for."""
+    """Largest |float32 - float64| / largest |logit|: what a tolerance has to leave room for."""
     model, ids = load(folder, torch.float64), golden["sequences"][-1]["ids"]
     exact, single = logits_of(model, ids), logits_of(load(folder), ids)
     return float((exact - single).abs().max() / exact.abs().max())
