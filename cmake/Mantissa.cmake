@@ -31,7 +31,8 @@ if(MANTISSA_SANITIZE)
   target_link_options(mantissa_flags INTERFACE -fsanitize=${MANTISSA_SANITIZE})
 endif()
 
-# mantissa_layer(NAME SOURCES ... [DEPENDS layer ...] [LINK lib ...]): the static library of src/NAME.
+# mantissa_layer(NAME SOURCES ... [DEPENDS layer ...] [LINK lib ...]): the static library of
+# src/NAME.
 function(mantissa_layer NAME)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LINK" ${ARGN})
   add_library(mantissa_${NAME} STATIC ${ARG_SOURCES})
@@ -55,7 +56,8 @@ function(mantissa_test NAME)
     target_link_libraries(test_${NAME} PRIVATE mantissa_${dep})
   endforeach()
   target_compile_definitions(test_${NAME} PRIVATE
-    MANTISSA_SOURCE_DIR="${PROJECT_SOURCE_DIR}" MANTISSA_SHARED_DIR="${PROJECT_SOURCE_DIR}/../shared")
+    MANTISSA_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+    MANTISSA_SHARED_DIR="${PROJECT_SOURCE_DIR}/../shared")
   add_test(NAME ${NAME} COMMAND test_${NAME})
   set_tests_properties(${NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
