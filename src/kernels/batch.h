@@ -24,6 +24,13 @@ struct Batch {
 };
 
 // The whole cache: [layers][pages][page_bytes]. What is inside a page is the attention backend's.
+// Values of a cache in another format than the run dtype are codes of float32 arithmetic, to
+// nearest even, saturating (a NaN stays NaN where the format has one, else it is 0):
+//   scaled:        scale = max(min(amax, FLT_MAX) / max_value(elem), 2^-126) over the D values of
+//   one
+//                  (token, KV head), K and V each, NaN left out; code = encode(value / scale)
+//   static_scale:  code = encode(value * (1 / static_scale))
+// and read back as decode(code) * scale.
 struct KvShape {
   int32_t layers = 0, kv_heads = 0, head_dim = 0;
   int32_t page_tokens = 16;

@@ -21,10 +21,9 @@ struct WeightRequest {
 };
 
 // What every backend's row of linear kernels begins with (its first member, so that the backend
-// gets its own row back by a cast).
+// gets its own row back by a cast). The name is printed by plans and `mantissa kernels`.
 struct LinearKernel {
-  std::string_view
-      name;  // gemm_e4m3_e4m3_row_bf16__avx512: printed by plans and `mantissa kernels`
+  std::string_view name;  // gemm_e4m3_e4m3_row_bf16__avx512
 };
 
 struct Weight {
