@@ -3,8 +3,9 @@
 #pragma once
 
 #include <sstream>
-#include <stdexcept>
 #include <string>
+
+#include "mantissa/error.h"
 
 namespace mantissa {
 
@@ -15,27 +16,6 @@ std::string text(const Args&... args) {
   (out << ... << args);
   return out.str();
 }
-
-// What was found, and what the user can do about it. The command line prints both and exits with 2
-// (wrong arguments or input) or 1 (the run failed), according to `kind`.
-struct Error : std::runtime_error {
-  enum class Kind { kInput, kRuntime };
-
-  Error(const std::string& what, const std::string& fix, Kind kind = Kind::kInput,
-        const char* file = __builtin_FILE(), int line = __builtin_LINE())
-      : std::runtime_error(what + "\n  fix: " + fix),
-        found(what),
-        fix(fix),
-        kind(kind),
-        file(file),
-        line(line) {}
-
-  std::string found;  // one line: what was found and where
-  std::string fix;    // one line: what to do
-  Kind kind;
-  const char* file;  // where in our source, for logs at debug level
-  int line;
-};
 
 // A bug of ours: prints the condition and aborts; on in release builds too.
 [[noreturn]] void check_failed(const char* what, const char* file, int line);
