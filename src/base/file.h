@@ -38,8 +38,9 @@ class File {
 // The whole file as text. Throws Error where it is larger than bytes_max.
 std::string read_file(const std::filesystem::path& path, int64_t bytes_max);
 
-// Text from a file or a user, fit for an error message: control characters, invalid UTF-8 and
-// quotes escaped, in double quotes, cut after chars_max bytes.
-std::string quoted(std::string_view text, size_t chars_max = 80);
+// Text from a file or a user, fit for an error message: control characters and invalid UTF-8
+// escaped, cut after about bytes_max bytes. quoted: also between double quotes.
+std::string printable(std::string_view text, size_t bytes_max = 400);
+std::string quoted(std::string_view text, size_t bytes_max = 80);
 
 }  // namespace mantissa

@@ -69,7 +69,9 @@ ModelId read_model_id(const std::filesystem::path& folder);
 // config.json is required, generation_config.json is optional. Throws Error naming file and field.
 ModelConfig read_model_config(const std::filesystem::path& folder);
 
-// The same from memory, for tests and fuzzing. generation_json: empty where there is no such file.
-ModelConfig parse_model_config(std::string_view config_json, std::string_view generation_json = {});
+// The same from memory, for tests and fuzzing. generation_json: nullopt where there is no such
+// file.
+ModelConfig parse_model_config(std::string_view config_json,
+                               std::optional<std::string_view> generation_json = std::nullopt);
 
 }  // namespace mantissa

@@ -60,6 +60,7 @@ class Checkpoint {
   static Checkpoint open(const std::filesystem::path& folder_or_file);
 
   // By file, then by position in it: reading in this order is sequential.
+  // Functions that take a TensorInfo want one of these, not a copy.
   std::span<const TensorInfo> tensors() const { return tensors_; }
   const TensorInfo* find(std::string_view name) const;  // nullptr where there is none
   const TensorInfo& at(std::string_view name) const;    // throws Error that lists the nearest names
@@ -81,6 +82,7 @@ class Checkpoint {
 
  private:
   void add_file(File file);
+  void add_shards(const std::filesystem::path& index);
   void index_names();
 
   std::vector<File> files_;
