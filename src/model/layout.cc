@@ -1,0 +1,303 @@
+#include "model/layout.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <set>
+
+#include "base/error.h"
+#include "model/names.h"
+#include "model/rope.h"
+
+namespace mantissa {
+namespace {
+
+// Everything make_layout() needs while it walks over the model.
+struct Builder {
+  const ModelConfig& config;
+  const ModelOptions& options;
+  const Elem& run_dtype;
+  const Ops& ops;
+  Queue* queue;
+  const Checkpoint* checkpoint;
+  IgnoreList ignore;
+  Scheme unquantized, scheme, head_scheme;
+  std::vector<std::string> notices;
+  std::vector<std::string> modules;  // read ones, to tell forgotten tensors from foreign ones
+  std::set<std::string> claimed;     // tensors that will be read, or left out on purpose
+
+  // The tensor must exist with this shape and a dtype that converts.
+  void check_tensor(const std::string& name, const std::vector<int64_t>& shape) {
+    if (checkpoint == nullptr) return;
+    const TensorInfo& tensor = checkpoint->at(name);
+    claimed.insert(name);
+    if (tensor.shape != shape) {
+      std::string expected;
+      for (int64_t s : shape) expected += (expected.empty() ? "" : ", ") + std::to_string(s);
+      throw Error(text("tensor ", name, ": shape is ", tensor.shape_text(),
+                       ", but config.json asks for [", expected, "]"),
+                  "use the config.json that belongs to these weights");
+    }
+    const Elem* elem = tensor.dtype->elem;
+    if (elem == nullptr || (elem != &kF32 && elem != &kF16 && elem != &kBF16)) {
+      throw Error(text("tensor ", name, ": dtype is ", tensor.dtype->name,
+                       ", but an unquantized weight is BF16, F16 or F32"),
+                  "use the original, unquantized checkpoint: quantized ones cannot be read yet");
+    }
+  }
+  // Tensors that lie in `parts` must be the checkpoint's; called once per weight.
+  void check_parts(const PlannedWeight& planned, int64_t cols) {
+    for (const WeightPart& part : planned.parts) {
+      check_tensor(part.tensor, {part.rows, cols});
+      if (!part.bias_tensor.empty()) check_tensor(part.bias_tensor, {part.rows});
+    }
+  }
+
+  const Scheme& scheme_of(const std::string& module) {
+    modules.push_back(module);
+    return ignore.matches(module) ? unquantized : scheme;
+  }
+
+  Slot make_slot(const LinearRow& row, const std::string& prefix);
+  PlannedWeight plan_weight(const std::string& name, const Scheme& weight_scheme, int64_t rows,
+                            int64_t cols, bool gathered);
+  Vector make_vector(const std::string& module);
+  void make_head(ModelLayout& layout);
+  void refuse_unread(const Architecture& architecture);
+};
+
+// Blocks of several rows must not straddle two parts: vLLM quantizes such shards one by one.
+bool fuses(const Spec& spec, int64_t part_rows) {
+  return spec.block.rows == kAll || part_rows % spec.block.rows == 0;
+}
+
+void note_short_group(const WeightRequest& request, std::vector<std::string>& notices) {
+  const int group = request.scheme.weight.block.cols;
+  if (!request.scheme.weight.quantized() || group == kAll || request.cols % group == 0) return;
+  notices.push_back(text(request.name, ": ", request.cols,
+                         " inputs are no multiple of the group of ", group, "; the last group has ",
+                         request.cols % group));
+}
+
+PlannedWeight Builder::plan_weight(const std::string& name, const Scheme& weight_scheme,
+                                   int64_t rows, int64_t cols, bool gathered) {
+  PlannedWeight planned;
+  planned.weight = ops.plan_weight({.name = name,
+                                    .scheme = weight_scheme,
+                                    .run_dtype = &run_dtype,
+                                    .rows = rows,
+                                    .cols = cols,
+                                    .gathered = gathered},
+                                   queue);
+  return planned;
+}
+
+// Consecutive parts of one scheme become one weight.
+Slot Builder::make_slot(const LinearRow& row, const std::string& prefix) {
+  struct Run {
+    const Scheme* scheme;
+    std::vector<WeightPart> parts;
+    int64_t rows = 0;
+    std::string names;
+  };
+  std::vector<Run> runs;
+  Slot slot;
+  slot.cols = size_of(row.cols, config);
+  const bool bias = row.bias != nullptr && config.*row.bias;
+  int part_count = 0;
+  for (const PartRow& part : row.parts) {
+    if (part.name.empty()) continue;
+    ++part_count;
+    const std::string module = prefix + std::string(part.name);
+    const Scheme* part_scheme = &scheme_of(module);
+    const int64_t rows = size_of(part.rows, config);
+    const bool joins = !runs.empty() && runs.back().scheme == part_scheme &&
+                       fuses(part_scheme->weight, runs.back().rows);
+    if (!joins) runs.push_back({.scheme = part_scheme, .parts = {}, .rows = 0, .names = {}});
+    Run& run = runs.back();
+    run.parts.push_back({.tensor = module + ".weight",
+                         .bias_tensor = bias ? module + ".bias" : "",
+                         .row0 = run.rows,
+                         .rows = rows});
+    run.names += (run.names.empty() ? "" : "+") + std::string(part.name);
+    run.rows += rows;
+  }
+  for (Run& run : runs) {
+    const bool whole = static_cast<int>(run.parts.size()) == part_count;
+    PlannedWeight planned = plan_weight(prefix + (whole ? std::string(row.module) : run.names),
+                                        *run.scheme, run.rows, slot.cols, false);
+    planned.parts = std::move(run.parts);
+    planned.col0 = slot.rows;
+    planned.has_bias = bias;
+    check_parts(planned, slot.cols);
+    slot.rows += run.rows;
+    slot.input.add(run.scheme->activation);
+    slot.weights.push_back(std::move(planned));
+  }
+  return slot;
+}
+
+Vector Builder::make_vector(const std::string& module) {
+  modules.push_back(module);
+  Vector v{.tensor = module + ".weight", .size = config.hidden_size};
+  check_tensor(v.tensor, {v.size});
+  return v;
+}
+
+void Builder::make_head(ModelLayout& layout) {
+  const Architecture& a = *layout.architecture;
+  const std::string embed_module(a.embed), head_module(a.head);
+  const int64_t vocab = config.vocab_size, hidden = config.hidden_size;
+  layout.tied = config.tie_word_embeddings;
+  modules.push_back(embed_module);
+  modules.push_back(head_module);
+  const std::string head_tensor = (layout.tied ? embed_module : head_module) + ".weight";
+  PlannedWeight head = plan_weight(head_module, head_scheme, vocab, hidden, layout.tied);
+  head.parts.push_back({.tensor = head_tensor, .bias_tensor = "", .row0 = 0, .rows = vocab});
+  check_parts(head, hidden);
+  layout.head.rows = vocab;
+  layout.head.cols = hidden;
+  layout.head.input.add(head_scheme.activation);
+  layout.head.weights.push_back(std::move(head));
+  if (layout.tied) {
+    const TensorInfo* extra =
+        checkpoint != nullptr ? checkpoint->find(head_module + ".weight") : nullptr;
+    if (extra != nullptr) {
+      claimed.insert(extra->name);
+      notices.push_back(text(extra->name, ": not read, the head is tied to ", head_tensor));
+    }
+    return;
+  }
+  layout.embed = plan_weight(embed_module, unquantized, vocab, hidden, true);
+  layout.embed.parts.push_back(
+      {.tensor = embed_module + ".weight", .bias_tensor = "", .row0 = 0, .rows = vocab});
+  check_parts(layout.embed, hidden);
+}
+
+// A tensor inside a module that is read (a bias that config.json denies, a scale) changes results
+// if it is left out: refused. Foreign modules are named in a notice, and refused with --strict.
+void Builder::refuse_unread(const Architecture& architecture) {
+  if (checkpoint == nullptr) return;
+  std::sort(modules.begin(), modules.end());
+  int64_t foreign = 0;
+  std::string first;
+  for (const TensorInfo& tensor : checkpoint->tensors()) {
+    const std::string& name = tensor.name;
+    if (claimed.contains(name)) continue;
+    const auto derived = [&](std::string_view suffix) { return name.ends_with(suffix); };
+    if (std::ranges::any_of(list_items(architecture.derived_tensors), derived)) continue;
+    const std::string module = name.substr(0, name.rfind('.'));
+    if (std::binary_search(modules.begin(), modules.end(), module)) {
+      throw Error(text("tensor ", name, ": config.json does not ask for it, but its module ",
+                       module, " is used, so leaving it out would change the results"),
+                  "use the config.json that belongs to these weights");
+    }
+    if (foreign++ == 0) first = name;
+  }
+  if (foreign == 0) return;
+  const std::string found =
+      text(foreign, " tensor", foreign == 1 ? "" : "s",
+           " of the checkpoint not read by this architecture, first: ", first);
+  if (options.strict) throw Error(found, "leave out --strict to run without them");
+  notices.push_back(found);
+}
+
+std::string kind_of(const std::string& name, const Architecture& a) {
+  if (!name.starts_with(a.layer_prefix)) return name;
+  return name.substr(name.find('.', a.layer_prefix.size()) + 1);
+}
+
+}  // namespace
+
+void Formats::add(const Spec& spec) {
+  if (!spec.quantized()) {
+    high = true;
+  } else if (std::ranges::find(quantized, spec) == quantized.end()) {
+    quantized.push_back(spec);
+  }
+}
+
+ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
+                        const Elem& run_dtype, const Ops& ops, Queue* queue,
+                        const Checkpoint* checkpoint) {
+  Builder b{.config = config,
+            .options = options,
+            .run_dtype = run_dtype,
+            .ops = ops,
+            .queue = queue,
+            .checkpoint = checkpoint,
+            .ignore = IgnoreList(options.ignore),
+            .unquantized = parse_scheme("bf16"),
+            .scheme = parse_scheme(options.scheme),
+            .head_scheme = parse_scheme(options.lm_head_scheme),
+            .notices = {},
+            .modules = {},
+            .claimed = {}};
+  ModelLayout layout;
+  layout.architecture = &find_architecture(config.id, "config.json");
+  layout.run_dtype = &run_dtype;
+  layout.gate = find_gate(config.hidden_act);
+  layout.inv_freq = rope_inv_freq(config, layout.architecture->rope_types);
+  for (const std::string& line : config.defaults_used) b.notices.push_back(line);
+  b.make_head(layout);
+  layout.final_norm = b.make_vector(std::string(layout.architecture->final_norm));
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    const std::string prefix = text(layout.architecture->layer_prefix, i, ".");
+    Layer layer;
+    for (int role = 0; role < kLinearRoles; ++role) {
+      layer.linears[role] =
+          b.make_slot(layout.architecture->linears[static_cast<size_t>(role)], prefix);
+      if (i > 0) continue;
+      for (const PlannedWeight& w : layer.linears[role].weights) {
+        note_short_group(w.weight.request, b.notices);
+      }
+    }
+    layer.attention_norm = b.make_vector(prefix + std::string(layout.architecture->attention_norm));
+    layer.mlp_norm = b.make_vector(prefix + std::string(layout.architecture->mlp_norm));
+    layout.layers.push_back(std::move(layer));
+  }
+  for (const std::string& pattern : b.ignore.unused()) {
+    throw Error(text("--ignore ", pattern, ": no module has this name"),
+                text("names look like ", b.modules.empty() ? "" : b.modules.back()));
+  }
+  b.refuse_unread(*layout.architecture);
+  layout.notices = std::move(b.notices);
+  return layout;
+}
+
+MemoryPlan plan_weights(ModelLayout& layout) {
+  MemoryPlan plan;
+  std::map<std::array<std::string, 3>, size_t> seen;
+  const auto add = [&](const std::string& module, const std::string& scheme,
+                       const std::string& kernel, int64_t bytes, int64_t elements) {
+    const auto [at, is_new] = seen.try_emplace({module, scheme, kernel}, plan.rows.size());
+    if (is_new) plan.rows.push_back({.module = module, .scheme = scheme, .kernel = kernel});
+    PlanRow& row = plan.rows[at->second];
+    ++row.count;
+    row.bytes += bytes;
+    row.bits_per_weight += static_cast<double>(elements);  // elements until the end
+    plan.weights_bytes += bytes;
+    plan.parameters += elements;
+  };
+  for_each_weight(layout, [&](PlannedWeight& w) {
+    const WeightRequest& r = w.weight.request;
+    const std::string kind = kind_of(r.name, *layout.architecture);
+    const std::string scheme =
+        r.scheme.weight.quantized() ? r.scheme.name : std::string(r.run_dtype->name);
+    add(kind + (layout.tied && r.gathered ? " (tied with the embedding)" : ""), scheme,
+        std::string(w.weight.kernel->name), w.weight.bytes, r.rows * r.cols);
+    if (w.has_bias) add(kind + " bias", "f32", "", r.rows * 4, r.rows);
+  });
+  for_each_vector(layout, [&](Vector& v) {
+    add(kind_of(v.tensor, *layout.architecture), "f32", "", v.size * 4, v.size);
+  });
+  for (PlanRow& row : plan.rows) {
+    row.bits_per_weight = static_cast<double>(row.bytes) * 8 / row.bits_per_weight;
+  }
+  plan.bits_per_weight =
+      static_cast<double>(plan.weights_bytes) * 8 / static_cast<double>(plan.parameters);
+  plan.notices = layout.notices;
+  return plan;
+}
+
+}  // namespace mantissa

@@ -1,0 +1,103 @@
+// What a model is made of once the options are known: every weight with its scheme, kernel, packed
+// size and the checkpoint tensors it comes from. Made from headers alone, so the plan that is
+// printed before loading is the one that is carried out.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "io/config.h"
+#include "io/safetensors.h"
+#include "kernels/ops.h"
+#include "model/architecture.h"
+#include "model/model.h"
+
+namespace mantissa {
+
+// A tensor [rows, K] that fills rows [row0, row0 + rows) of a weight.
+struct WeightPart {
+  std::string tensor, bias_tensor;  // bias_tensor is empty where there is none
+  int64_t row0 = 0, rows = 0;
+};
+
+// One resident weight and where its outputs go in its slot.
+struct PlannedWeight {
+  Weight weight;
+  std::vector<WeightPart> parts;
+  int64_t col0 = 0;       // first output column in the slot's result
+  float* bias = nullptr;  // [N] on the device; set by the loader
+  bool has_bias = false;
+};
+
+// The forms of its input that a slot's weights read.
+struct Formats {
+  bool high = false;  // the run dtype
+  std::vector<Spec> quantized;
+  void add(const Spec& spec);
+};
+
+// The linears that read one input: usually one fused weight, more where --ignore splits it.
+struct Slot {
+  std::vector<PlannedWeight> weights;
+  Formats input;
+  int64_t rows = 0, cols = 0;  // N of all, K
+};
+
+// A float32 vector on the device: a norm's gain.
+struct Vector {
+  std::string tensor;
+  int64_t size = 0;
+  float* data = nullptr;
+};
+
+struct Layer {
+  Slot linears[kLinearRoles];
+  Vector attention_norm, mlp_norm;
+};
+
+struct ModelLayout {
+  const Architecture* architecture = nullptr;
+  const Elem* run_dtype = nullptr;
+  GateFn gate = GateFn::kSilu;
+  PlannedWeight embed;  // without data where the head is tied: then the head is gathered from
+  Slot head;
+  bool tied = false;
+  Vector final_norm;
+  std::vector<Layer> layers;
+  std::vector<float> inv_freq;
+  std::vector<std::string> notices;
+
+  const Weight& embed_table() const { return tied ? head.weights[0].weight : embed.weight; }
+};
+
+// Decides schemes, fuses parts, asks the backend for kernels. checkpoint is nullptr for dummy
+// weights; else every tensor is looked up and its shape and dtype checked, and tensors that nothing
+// reads are refused or noted. Throws Error.
+ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
+                        const Elem& run_dtype, const Ops& ops, Queue* queue,
+                        const Checkpoint* checkpoint);
+
+// Every weight and every vector once, in loading order; `visit` gets a reference to change.
+template <class Visit>
+void for_each_weight(ModelLayout& layout, const Visit& visit) {
+  if (!layout.tied) visit(layout.embed);
+  for (Layer& layer : layout.layers) {
+    for (Slot& slot : layer.linears) {
+      for (PlannedWeight& w : slot.weights) visit(w);
+    }
+  }
+  for (PlannedWeight& w : layout.head.weights) visit(w);
+}
+template <class Visit>
+void for_each_vector(ModelLayout& layout, const Visit& visit) {
+  for (Layer& layer : layout.layers) {
+    visit(layer.attention_norm);
+    visit(layer.mlp_norm);
+  }
+  visit(layout.final_norm);
+}
+
+// The weights' part of the plan: rows by kind of layer, sizes, notices.
+MemoryPlan plan_weights(ModelLayout& layout);
+
+}  // namespace mantissa

@@ -1,0 +1,222 @@
+#include "model/loader.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <mutex>
+
+#include "base/error.h"
+#include "quant/quantize.h"
+
+namespace mantissa {
+namespace {
+
+constexpr int64_t kBandBytesMax = 1 << 20;  // of float32 rows in a worker's hands
+
+// A 64-bit mix (splitmix64's finalizer): dummy weights depend on (seed, tensor, index) alone.
+uint64_t mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+uint64_t hash_of(const std::string& name) {  // FNV-1a
+  uint64_t h = 0xcbf29ce484222325u;
+  for (const char c : name) h = (h ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+  return h;
+}
+
+void round_to(const Elem& run_dtype, std::span<float> values) {
+  if (run_dtype == kBF16) {
+    for (float& v : values) v = f32_from_bf16(bf16_from_f32(v));
+  } else if (run_dtype == kF16) {
+    for (float& v : values) v = f32_from_f16(f16_from_f32(v));
+  }
+}
+
+class Loader {
+ public:
+  Loader(const Checkpoint* checkpoint, uint64_t seed, const Ops& ops, Queue* queue,
+         ThreadPool& pool, const LoadProgress& progress)
+      : checkpoint_(checkpoint),
+        seed_(seed),
+        ops_(ops),
+        queue_(queue),
+        pool_(pool),
+        progress_(progress),
+        workers_(static_cast<size_t>(pool.threads())) {}
+
+  void count(const PlannedWeight& w) {
+    total_bytes_ += w.weight.request.rows * w.weight.request.cols * 2;
+  }
+  void load(PlannedWeight& w);
+  void load(Vector& v);
+  LoadReport finish(std::chrono::steady_clock::time_point start);
+
+ private:
+  struct Worker {
+    std::vector<float> band;
+    QuantRows rows;
+  };
+  struct Band {
+    const WeightPart* part;
+    int64_t row0, rows;  // in the part
+  };
+
+  void read(const std::string& tensor, int64_t row0, Matrix<float> out) const;
+  Matrix<const float> read_band(const PlannedWeight& w, const Band& band, Worker& worker) const;
+  void read_bias(PlannedWeight& w);
+  void report(const std::string& name, const QuantReport& report);
+
+  const Checkpoint* checkpoint_;
+  uint64_t seed_;
+  const Ops& ops_;
+  Queue* queue_;
+  ThreadPool& pool_;
+  const LoadProgress& progress_;
+  std::vector<Worker> workers_;
+  LoadReport report_;
+  int64_t done_bytes_ = 0, total_bytes_ = 0;
+};
+
+void Loader::read(const std::string& tensor, int64_t row0, Matrix<float> out) const {
+  if (checkpoint_ != nullptr) {
+    checkpoint_->read_rows_f32(checkpoint_->at(tensor), row0, out);
+    return;
+  }
+  const uint64_t stream = mix(seed_ ^ hash_of(tensor));
+  constexpr float kScale = 0.034641016f / 8388608.0f;  // sqrt(3) / 50 / 2^23
+  for (int64_t r = 0; r < out.rows; ++r) {
+    float* row = out.row(r).data();
+    const uint64_t first = stream + static_cast<uint64_t>((row0 + r) * out.cols);
+    for (int64_t c = 0; c < out.cols; ++c) {
+      const auto bits = static_cast<int32_t>(mix(first + static_cast<uint64_t>(c)) >> 40);
+      row[c] = static_cast<float>(bits - (1 << 23)) * kScale;
+    }
+  }
+}
+
+Matrix<const float> Loader::read_band(const PlannedWeight& w, const Band& band,
+                                      Worker& worker) const {
+  const WeightRequest& request = w.weight.request;
+  worker.band.resize(static_cast<size_t>(band.rows * request.cols));
+  const Matrix<float> rows(worker.band.data(), band.rows, request.cols);
+  read(band.part->tensor, band.row0, rows);
+  round_to(*request.run_dtype, worker.band);
+  return rows;
+}
+
+void Loader::read_bias(PlannedWeight& w) {
+  for (const WeightPart& part : w.parts) {
+    const Matrix<float> out(w.bias + part.row0, 1, part.rows);
+    read(part.bias_tensor, 0, out);
+    round_to(*w.weight.request.run_dtype, out.row(0));
+  }
+}
+
+void Loader::report(const std::string& name, const QuantReport& r) {
+  if (r.nan > 0) report_.warnings.push_back(text(name, ": ", r.nan, " NaN weights became 0"));
+  if (r.inf > 0) {
+    report_.warnings.push_back(
+        text(name, ": ", r.inf, " infinite weights became the largest code"));
+  }
+  if (r.saturated > 0) {
+    report_.warnings.push_back(text(name, ": ", r.saturated, " weights saturated"));
+  }
+}
+
+void Loader::load(PlannedWeight& w) {
+  const WeightRequest& request = w.weight.request;
+  WeightQuantizer quantizer(request.scheme.weight, request.rows, request.cols, *request.run_dtype);
+  const int64_t multiple = std::max<int64_t>(quantizer.band_multiple(), 16);
+  const int64_t wanted = kBandBytesMax / std::max<int64_t>(4, 4 * request.cols);
+  const int64_t band_rows = std::max(multiple, wanted / multiple * multiple);
+  std::vector<Band> bands;
+  for (const WeightPart& part : w.parts) {
+    for (int64_t row = 0; row < part.rows; row += band_rows) {
+      bands.push_back({&part, row, std::min(band_rows, part.rows - row)});
+    }
+  }
+  const auto count = static_cast<int64_t>(bands.size());
+  if (quantizer.needs_observe()) {
+    pool_.parallel_for(count, 1, [&](int worker, int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        quantizer.observe(
+            read_band(w, bands[static_cast<size_t>(i)], workers_[static_cast<size_t>(worker)]));
+      }
+    });
+  }
+  std::mutex mutex;
+  QuantReport met;
+  pool_.parallel_for(count, 1, [&](int worker, int64_t first, int64_t last) {
+    Worker& mine = workers_[static_cast<size_t>(worker)];
+    for (int64_t i = first; i < last; ++i) {
+      const Band& band = bands[static_cast<size_t>(i)];
+      const int64_t row0 = band.part->row0 + band.row0;
+      const QuantReport r = quantizer.quantize(row0, read_band(w, band, mine), mine.rows);
+      ops_.pack_rows(w.weight, row0, mine.rows, queue_);
+      const std::scoped_lock lock(mutex);
+      met.add(r);
+    }
+  });
+  ops_.finish_weight(w.weight, queue_);
+  report(request.name, met);
+  if (w.has_bias) read_bias(w);
+  report_.tensors += static_cast<int64_t>(w.parts.size()) * (w.has_bias ? 2 : 1);
+  done_bytes_ += request.rows * request.cols * 2;
+  if (progress_) progress_(done_bytes_, total_bytes_);
+}
+
+void Loader::load(Vector& v) {
+  const Matrix<float> out(v.data, 1, v.size);
+  if (checkpoint_ == nullptr) {
+    std::fill_n(v.data, v.size, 1.0f);
+  } else {
+    read(v.tensor, 0, out);
+    const auto bad = std::ranges::count_if(out.row(0), [](float x) { return !std::isfinite(x); });
+    if (bad > 0) {
+      throw Error(text("tensor ", v.tensor, ": ", bad, " values are NaN or infinite"),
+                  "the checkpoint is damaged; get it again");
+    }
+  }
+  ++report_.tensors;
+}
+
+LoadReport Loader::finish(std::chrono::steady_clock::time_point start) {
+  report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report_.bytes_read = checkpoint_ != nullptr ? checkpoint_->tensor_bytes() : 0;
+  return std::move(report_);
+}
+
+}  // namespace
+
+int64_t arena_bytes(ModelLayout& layout) {
+  int64_t bytes = 0;
+  for_each_weight(layout, [&](PlannedWeight& w) {
+    bytes += Arena::padded(w.weight.bytes);
+    if (w.has_bias) bytes += Arena::padded(w.weight.request.rows * 4);
+  });
+  for_each_vector(layout, [&](Vector& v) { bytes += Arena::padded(v.size * 4); });
+  return bytes;
+}
+
+LoadReport load_weights(ModelLayout& layout, Arena& arena, const Checkpoint* checkpoint,
+                        uint64_t seed, const Ops& ops, Queue* queue, ThreadPool& pool,
+                        const LoadProgress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  Loader loader(checkpoint, seed, ops, queue, pool, progress);
+  for_each_weight(layout, [&](PlannedWeight& w) { loader.count(w); });
+  for_each_weight(layout, [&](PlannedWeight& w) {
+    w.weight.data = arena.take(w.weight.bytes);
+    if (w.has_bias) w.bias = reinterpret_cast<float*>(arena.take(w.weight.request.rows * 4));
+    loader.load(w);
+  });
+  for_each_vector(layout, [&](Vector& v) {
+    v.data = reinterpret_cast<float*>(arena.take(v.size * 4));
+    loader.load(v);
+  });
+  return loader.finish(start);
+}
+
+}  // namespace mantissa

@@ -1,0 +1,360 @@
+#include "model/model.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "io/safetensors.h"
+#include "model/arena.h"
+#include "model/layout.h"
+#include "model/loader.h"
+#include "model/names.h"
+#include "model/transformer.h"
+
+namespace mantissa {
+namespace {
+
+constexpr int64_t kKvBytesDefault = int64_t{4} << 30;  // as vLLM's CPU backend
+
+// --dtype and config.json's torch_dtype use the same names.
+struct DtypeRow {
+  std::string_view name, aliases;
+  const Elem* elem;
+};
+constexpr DtypeRow kDtypes[] = {{"bfloat16", "bf16", &kBF16},
+                                {"float16", "half,fp16,f16", &kF16},
+                                {"float32", "float,fp32,f32", &kF32}};
+
+const Elem& run_dtype_of(const std::string& name, const ModelConfig& config,
+                         std::vector<std::string>& notices) {
+  if (name == "auto") {
+    if (config.dtype != nullptr) return *config.dtype;
+    notices.emplace_back("config.json names no torch_dtype; running in bfloat16");
+    return kBF16;
+  }
+  for (const DtypeRow& row : kDtypes) {
+    if (name == row.name || list_contains(row.aliases, name)) return *row.elem;
+  }
+  throw Error(text("--dtype ", name, ": not a run dtype"),
+              "choose auto, bfloat16, float16 or float32");
+}
+
+std::string dtype_name(const Elem& elem) {
+  for (const DtypeRow& row : kDtypes) {
+    if (*row.elem == elem) return std::string(row.name);
+  }
+  return std::string(elem.name);
+}
+
+// Attention designs (architecture.md); one so far. Aliases are vLLM's names of the same design.
+struct AttentionBackendRow {
+  std::string_view name, aliases;
+};
+constexpr AttentionBackendRow kAttentionBackends[] = {
+    {"unified", "TRITON_ATTN,ROCM_AITER_UNIFIED_ATTN"}};
+
+std::string attention_backend_of(const std::string& name) {
+  if (name == "auto") return std::string(kAttentionBackends[0].name);
+  for (const AttentionBackendRow& row : kAttentionBackends) {
+    if (name == row.name || list_contains(row.aliases, name)) return std::string(row.name);
+  }
+  throw Error(
+      text("--attention-backend ", name, ": not an attention backend of this build"),
+      "choose auto or unified (TRITON_ATTN and ROCM_AITER_UNIFIED_ATTN name the same design)");
+}
+
+int64_t pages_for(int64_t tokens, int64_t page_tokens) {
+  return (tokens + page_tokens - 1) / page_tokens;
+}
+
+void check_positive(int64_t value, const char* option) {
+  if (value < 1) throw Error(text(option, " is ", value), "give a whole number of at least 1");
+}
+
+struct QueueClose {
+  const Ops* ops;
+  void operator()(Queue* queue) const noexcept { ops->close(queue); }
+};
+
+}  // namespace
+
+struct Model::State {
+  explicit State(const ModelOptions& given);
+
+  void resolve_limits();
+  void plan_cache();
+  void plan_memory();
+  void allocate();
+  void check_step(const Step& step) const;
+  Batch upload(const Step& step);
+
+  ModelOptions options;
+  ModelConfig config;
+  const Elem* run_dtype = nullptr;
+  const Ops* ops = nullptr;
+  std::unique_ptr<Queue, QueueClose> queue{nullptr, {}};
+  std::optional<Checkpoint> checkpoint;
+  ModelLayout layout;
+  Limits limits{};
+  KvShape kv_shape;
+  int64_t kv_page_bytes = 0, block_table_cols = 0, batch_bytes = 0;
+  std::optional<Transformer> transformer;
+  MemoryPlan plan;
+
+  Arena weights, cache, workspace;
+  std::vector<KvLayer> kv_layers;
+  int32_t *token_ids = nullptr, *positions = nullptr, *slots = nullptr, *query_start = nullptr,
+          *context_len = nullptr, *block_table = nullptr;
+};
+
+Model::State::State(const ModelOptions& given) : options(given) {
+  find_architecture(read_model_id(options.folder), (options.folder / "config.json").string());
+  config = read_model_config(options.folder);
+  if (!config.quantization_config.empty()) {
+    throw Error(text((options.folder / "config.json").string(),
+                     ": quantization_config: this checkpoint is already quantized"),
+                "use the original, unquantized checkpoint and name a scheme with --quantization");
+  }
+  std::vector<std::string> notices;
+  run_dtype = &run_dtype_of(options.dtype, config, notices);
+  options.dtype = dtype_name(*run_dtype);
+  options.attention_backend = attention_backend_of(options.attention_backend);
+  if (options.device == "auto") options.device = "cpu";
+  ops = &find_ops(options.device);
+  resolve_limits();
+  queue = {
+      ops->open({.threads = options.threads, .isa = options.isa, .scratch_tokens = limits.tokens}),
+      QueueClose{ops}};
+  if (!options.dummy) checkpoint = Checkpoint::open(options.folder);
+  layout = make_layout(config, options, *run_dtype, *ops, queue.get(),
+                       checkpoint ? &*checkpoint : nullptr);
+  notices.insert(notices.end(), layout.notices.begin(), layout.notices.end());
+  layout.notices = std::move(notices);
+  plan_cache();
+  plan_memory();
+}
+
+void Model::State::resolve_limits() {
+  if (options.max_model_len == 0) options.max_model_len = config.max_position_embeddings;
+  check_positive(options.max_model_len, "--max-model-len");
+  check_positive(options.max_num_batched_tokens, "--max-num-batched-tokens");
+  check_positive(options.max_num_seqs, "--max-num-seqs");
+  if (options.max_model_len > config.max_position_embeddings) {
+    throw Error(text("--max-model-len ", options.max_model_len, ": the model's positions end at ",
+                     config.max_position_embeddings, " (max_position_embeddings)"),
+                text("give at most ", config.max_position_embeddings));
+  }
+  constexpr int64_t kCountMax = int64_t{1} << 24;  // keeps every product of counts within 64 bits
+  if (std::max({options.max_num_batched_tokens, options.max_num_seqs, options.logits_rows_max}) >
+      kCountMax) {
+    throw Error("--max-num-batched-tokens or --max-num-seqs is beyond 16777216",
+                "give a smaller number");
+  }
+  if (options.logits_rows_max == 0) options.logits_rows_max = options.max_num_seqs;
+  limits = {.tokens = options.max_num_batched_tokens,
+            .sequences = options.max_num_seqs,
+            .logits_rows = options.logits_rows_max,
+            .model_len = options.max_model_len,
+            .vocab = config.vocab_size,
+            .kv_pages = 0,
+            .kv_page_tokens = 16};
+}
+
+// Pages: as asked for, else for every sequence at full length within kKvBytesDefault; at least one
+// sequence of max_model_len fits.
+void Model::State::plan_cache() {
+  const KvFormatRow& format = parse_kv_format(options.kv_cache_dtype);
+  options.kv_cache_dtype = std::string(format.name);
+  kv_shape = {.layers = static_cast<int32_t>(config.num_hidden_layers),
+              .kv_heads = static_cast<int32_t>(config.num_key_value_heads),
+              .head_dim = static_cast<int32_t>(config.head_dim),
+              .page_tokens = static_cast<int32_t>(limits.kv_page_tokens),
+              .elem = format.elem != nullptr ? format.elem : run_dtype,
+              .scaled = format.elem != nullptr && options.kv_scale <= 0,
+              .static_scale = format.elem != nullptr ? options.kv_scale : 0};
+  if (options.kv_scale > 0 && format.elem == nullptr) {
+    throw Error("--kv-scale needs a quantized cache, but --kv-cache-dtype is auto (the run dtype)",
+                "add --kv-cache-dtype fp8, or leave out --kv-scale");
+  }
+  kv_page_bytes = ops->kv_page_bytes(kv_shape);
+  const int64_t sequence_pages = pages_for(limits.model_len, limits.kv_page_tokens);
+  const int64_t page_bytes_all = kv_page_bytes * kv_shape.layers;
+  if (options.kv_tokens > 0) {
+    limits.kv_pages = pages_for(options.kv_tokens, limits.kv_page_tokens);
+  } else {
+    const int64_t affordable = kKvBytesDefault / page_bytes_all;
+    const int64_t wanted = sequence_pages > affordable / limits.sequences
+                               ? affordable
+                               : sequence_pages * limits.sequences;
+    limits.kv_pages = std::max(wanted, sequence_pages);
+  }
+  if (limits.kv_pages > std::numeric_limits<int32_t>::max() / limits.kv_page_tokens) {
+    throw Error(text("the KV cache would have ", limits.kv_pages, " pages"),
+                "lower --max-model-len");
+  }
+  options.kv_tokens = limits.kv_pages * limits.kv_page_tokens;
+  block_table_cols = sequence_pages;
+}
+
+void Model::State::plan_memory() {
+  transformer.emplace(
+      layout, config,
+      TransformerLimits{.tokens = limits.tokens, .logits_rows = limits.logits_rows});
+  batch_bytes = 3 * Arena::padded(limits.tokens * 4) + Arena::padded((limits.sequences + 1) * 4) +
+                Arena::padded(limits.sequences * 4) +
+                Arena::padded(limits.sequences * block_table_cols * 4);
+  plan = plan_weights(layout);
+  plan.kv_bytes = limits.kv_pages * kv_page_bytes * kv_shape.layers;
+  plan.workspace_bytes = transformer->workspace_bytes() + batch_bytes;
+  plan.kv_tokens = options.kv_tokens;
+  plan.kv_page_tokens = limits.kv_page_tokens;
+  if (checkpoint) {
+    for (const TensorInfo& t : checkpoint->tensors()) {
+      plan.largest_tensor_bytes = std::max(plan.largest_tensor_bytes, t.bytes);
+    }
+  }
+  const int64_t machine = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  const int64_t needed = plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes;
+  if (needed > machine) {
+    throw Error(
+        text("the plan needs ", needed >> 20, " MiB (weights ", plan.weights_bytes >> 20,
+             ", KV cache ", plan.kv_bytes >> 20, ", workspace ", plan.workspace_bytes >> 20,
+             "), but this machine has ", machine >> 20, " MiB"),
+        "choose a smaller scheme, --max-model-len, --max-num-seqs or --max-num-batched-tokens");
+  }
+}
+
+void Model::State::allocate() {
+  weights = Arena(arena_bytes(layout), "the weights");
+  cache = Arena(plan.kv_bytes, "the KV cache");
+  workspace = Arena(plan.workspace_bytes, "the workspace");
+  for (int32_t layer = 0; layer < kv_shape.layers; ++layer) {
+    kv_layers.push_back({.shape = kv_shape,
+                         .pages = cache.take(limits.kv_pages * kv_page_bytes),
+                         .page_bytes = kv_page_bytes});
+  }
+  const auto array = [&](int64_t count) {
+    return reinterpret_cast<int32_t*>(workspace.take(count * 4));
+  };
+  token_ids = array(limits.tokens);
+  positions = array(limits.tokens);
+  slots = array(limits.tokens);
+  query_start = array(limits.sequences + 1);
+  context_len = array(limits.sequences);
+  block_table = array(limits.sequences * block_table_cols);
+  transformer->place(workspace);
+}
+
+// Token ids come from outside; the rest comes from our scheduler, so a mistake there is a bug.
+void Model::State::check_step(const Step& step) const {
+  const auto tokens = static_cast<int64_t>(step.token_ids.size());
+  const auto sequences = static_cast<int64_t>(step.context_len.size());
+  check(tokens <= limits.tokens && sequences <= limits.sequences, "a step within the limits");
+  check(
+      step.positions.size() == step.token_ids.size() && step.slots.size() == step.token_ids.size(),
+      "a step's token arrays of one length");
+  check(step.query_start.size() == step.context_len.size() + 1 &&
+            step.block_tables.size() == step.context_len.size(),
+        "a step's sequence arrays of one length");
+  check(step.query_start.front() == 0 && step.query_start.back() == tokens,
+        "query_start covers the step");
+  for (size_t t = 0; t < step.token_ids.size(); ++t) {
+    if (step.token_ids[t] < 0 || step.token_ids[t] >= limits.vocab) {
+      throw Error(text("token id ", step.token_ids[t], " is outside the model's vocabulary of ",
+                       limits.vocab),
+                  "use the tokenizer that belongs to this model");
+    }
+    check(step.slots[t] >= 0 && step.slots[t] < limits.kv_pages * limits.kv_page_tokens,
+          "a slot in the cache");
+    check(step.positions[t] >= 0 && step.positions[t] < limits.model_len,
+          "a position in the context");
+  }
+  for (size_t s = 0; s < step.context_len.size(); ++s) {
+    const int64_t context = step.context_len[s],
+                  queries = step.query_start[s + 1] - step.query_start[s];
+    check(queries >= 0 && queries <= context && context <= limits.model_len,
+          "a sequence within its context");
+    const std::vector<int32_t>& pages = step.block_tables[s];
+    check(static_cast<int64_t>(pages.size()) <= block_table_cols &&
+              pages_for(context, limits.kv_page_tokens) <= static_cast<int64_t>(pages.size()),
+          "pages for the whole context");
+    for (const int32_t page : pages)
+      check(page >= 0 && page < limits.kv_pages, "a page of the cache");
+  }
+}
+
+Batch Model::State::upload(const Step& step) {
+  std::ranges::copy(step.token_ids, token_ids);
+  std::ranges::copy(step.positions, positions);
+  std::ranges::copy(step.slots, slots);
+  std::ranges::copy(step.query_start, query_start);
+  std::ranges::copy(step.context_len, context_len);
+  for (size_t s = 0; s < step.block_tables.size(); ++s) {
+    std::ranges::copy(step.block_tables[s],
+                      block_table + static_cast<int64_t>(s) * block_table_cols);
+  }
+  return {.tokens = static_cast<int32_t>(step.token_ids.size()),
+          .sequences = static_cast<int32_t>(step.context_len.size()),
+          .token_ids = token_ids,
+          .positions = positions,
+          .slots = slots,
+          .query_start = query_start,
+          .context_len = context_len,
+          .block_table = block_table,
+          .block_table_stride = block_table_cols};
+}
+
+Model::Model(const ModelOptions& options) : state_(std::make_unique<State>(options)) {}
+Model::~Model() = default;
+Model::Model(Model&&) noexcept = default;
+Model& Model::operator=(Model&&) noexcept = default;
+
+const MemoryPlan& Model::plan() const {
+  return state_->plan;
+}
+const ModelConfig& Model::config() const {
+  return state_->config;
+}
+const ModelOptions& Model::options() const {
+  return state_->options;
+}
+const Elem& Model::run_dtype() const {
+  return *state_->run_dtype;
+}
+const Model::Limits& Model::limits() const {
+  return state_->limits;
+}
+std::string Model::device_description() const {
+  return state_->ops->describe(state_->queue.get());
+}
+
+LoadReport Model::load(const LoadProgress& progress) {
+  State& s = *state_;
+  check(s.weights.bytes() == 0, "a model is loaded once");
+  s.allocate();
+  ThreadPool pool(s.options.threads);
+  LoadReport report = load_weights(s.layout, s.weights, s.checkpoint ? &*s.checkpoint : nullptr,
+                                   s.options.seed, *s.ops, s.queue.get(), pool, progress);
+  if (s.options.strict && !report.warnings.empty()) {
+    throw Error(report.warnings.front(), "leave out --strict to run all the same");
+  }
+  s.checkpoint.reset();
+  return report;
+}
+
+void Model::forward(const Step& step) {
+  State& s = *state_;
+  check(s.weights.bytes() > 0, "load() before forward()");
+  s.check_step(step);
+  s.transformer->forward(s.upload(step), s.kv_layers, *s.ops, s.queue.get());
+}
+
+Matrix<const float> Model::logits(std::span<const int32_t> rows) {
+  return state_->transformer->logits(rows, *state_->ops, state_->queue.get());
+}
+
+}  // namespace mantissa

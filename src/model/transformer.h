@@ -1,0 +1,79 @@
+// The forward pass, written once over Ops, and the memory it works in. Which form of an activation
+// is made is decided by who reads it (Formats of the slots).
+#pragma once
+
+#include <span>
+
+#include "model/arena.h"
+#include "model/layout.h"
+
+namespace mantissa {
+
+struct TransformerLimits {
+  int64_t tokens = 0;       // T of a pass
+  int64_t logits_rows = 0;  // R of one logits() call
+};
+
+// Memory for one activation in all forms that any reader wants; forms() hands out M rows of some.
+class ActivationBuffer {
+ public:
+  ActivationBuffer() = default;
+  // cols K, the forms of every reader together.
+  ActivationBuffer(const Elem& run_dtype, int64_t rows, int64_t cols, const Formats& all);
+  int64_t bytes() const;
+  void place(Arena& arena);
+  Activation forms(const Formats& wanted, int64_t rows) const;
+
+ private:
+  struct Form {
+    Spec spec;
+    int64_t scale_cols = 0;
+    uint8_t* codes = nullptr;
+    float* scales = nullptr;
+    int32_t* zero_points = nullptr;
+    float* global_scale = nullptr;
+  };
+  int64_t scale_bytes(const Form& form) const;
+
+  const Elem* run_dtype_ = nullptr;
+  int64_t rows_ = 0, cols_ = 0;
+  bool high_ = false;
+  std::byte* high_data_ = nullptr;
+  std::vector<Form> forms_;
+};
+
+class Transformer {
+ public:
+  // layout must outlive the transformer. No memory is taken before place().
+  Transformer(const ModelLayout& layout, const ModelConfig& config, TransformerLimits limits);
+  int64_t workspace_bytes() const;
+  void place(Arena& arena);
+
+  // One pass over the batch; kv_layers has one entry per layer.
+  void forward(const Batch& batch, std::span<const KvLayer> kv_layers, const Ops& ops,
+               Queue* queue);
+  // Float32 logits [R, V] of rows of the last pass.
+  Matrix<const float> logits(std::span<const int32_t> rows, const Ops& ops, Queue* queue);
+
+ private:
+  View view(std::byte* data, int64_t rows, int64_t cols) const;
+  void run_slot(const Slot& slot, const Activation& x, View out, ConstView residual, const Ops& ops,
+                Queue* queue) const;
+
+  const ModelLayout& layout_;
+  const ModelConfig& config_;
+  TransformerLimits limits_;
+  AttentionParams attention_;
+  RopeParams rope_;
+  int64_t qkv_cols_ = 0;
+
+  ActivationBuffer hidden_, attended_, gated_, head_in_;  // inputs of the linears
+  std::byte* x_ = nullptr;                                // [T, hidden] the residual stream
+  std::byte* qkv_ = nullptr;                              // [T, (H + 2 KV) * D]
+  std::byte* gate_up_ = nullptr;                          // [T, 2 * inner]
+  std::byte* head_rows_ = nullptr;                        // [R, hidden]
+  float* logits_ = nullptr;                               // [R, vocab]
+  int64_t tokens_ = 0;                                    // of the last pass
+};
+
+}  // namespace mantissa
