@@ -20,10 +20,11 @@ struct QuantizedActivation {
 };
 
 struct Activation {
-  static constexpr int kFormatsMax =
-      2;      // quantized forms at once (shards of one layer that differ)
-  View high;  // [M, K] in the run dtype; empty where no reader wants it
-  QuantizedActivation quantized[kFormatsMax];
+  // Quantized forms at once (shards of one layer that differ).
+  static constexpr int kFormatsMax = 2;
+
+  View high{};  // [M, K] in the run dtype; empty where no reader wants it
+  QuantizedActivation quantized[kFormatsMax] = {};
   int quantized_count = 0;
 
   // The form that a weight with this activation spec reads; nullptr where the producer did not make
