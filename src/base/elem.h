@@ -67,29 +67,124 @@ std::span<const Elem* const> all_elems();
 // nullptr where there is none of that name.
 const Elem* find_elem(std::string_view name);
 
-// The value of a code (its low bits() bits); NaN and infinities as doubles. Exact.
-double decode(const Elem& elem, uint32_t code);
 // The code nearest to value, ties to even mantissa. Saturates to the largest finite magnitude: also
 // infinities, except in formats that have them (f32, f16, bf16, e5m2), where a value that rounds
-// beyond the largest finite becomes infinity unless `saturate`. NaN: the format's NaN; formats
-// without one throw Error. -0 where the format has it. Unsigned: negative values become 0.
+// beyond the largest finite becomes infinity unless `saturate`. NaN: the format's quiet NaN, sign
+// kept; formats without one throw Error. -0 where the format has it. Unsigned: negative values
+// become 0 (e8m0, which has no zero: its least power of two). The result has no bits above bits().
 uint32_t encode(const Elem& elem, double value, bool saturate = true);
 
-double max_value(const Elem& elem);      // largest finite
-double min_value(const Elem& elem);      // most negative: -max_value, or -2^(b-1) of an integer
-double min_subnormal(const Elem& elem);  // smallest positive; 1 for integers
+// 2^exponent, -1022 <= exponent <= 1023.
+constexpr double pow2(int exponent) {
+  return __builtin_bit_cast(double, static_cast<uint64_t>(exponent + 1023) << 52);
+}
+// The low bits() bits set: every code's mask.
+constexpr uint32_t code_mask(const Elem& elem) {
+  return static_cast<uint32_t>((uint64_t{1} << elem.bits()) - 1);
+}
+// The code of the largest finite value.
+constexpr uint32_t max_code(const Elem& elem) {
+  const uint32_t top = code_mask(elem) >> (elem.has_sign ? 1 : 0);
+  if (elem.nan == NanCodes::kIeee) return top - (1u << elem.man_bits);
+  return elem.nan == NanCodes::kTop ? top - 1 : top;
+}
+constexpr bool is_nan_code(const Elem& elem, uint32_t code) {
+  const uint32_t sign = elem.has_sign ? (code_mask(elem) >> 1) + 1 : 0;
+  const uint32_t magnitude = code & code_mask(elem) & ~sign;
+  switch (elem.nan) {
+    case NanCodes::kNone:
+      return false;
+    case NanCodes::kIeee:
+      return magnitude > max_code(elem) + 1;
+    case NanCodes::kTop:
+      return magnitude == max_code(elem) + 1;
+    case NanCodes::kNegZero:
+      return (code & code_mask(elem)) == sign;
+  }
+  return false;
+}
+// The value of a code (its low bits() bits); NaN and infinities as doubles. Exact.
+constexpr double decode(const Elem& elem, uint32_t code) {
+  code &= code_mask(elem);
+  const uint32_t sign = elem.has_sign ? (code_mask(elem) >> 1) + 1 : 0;
+  const bool negative = (code & sign) != 0;
+  if (!elem.is_float()) return static_cast<double>(code) - (negative ? 2.0 * sign : 0.0);
+  const uint32_t magnitude = code & ~sign;
+  double value = 0;
+  if (is_nan_code(elem, code)) {
+    value = __builtin_nan("");
+    return negative && elem.nan != NanCodes::kNegZero ? -value : value;
+  }
+  const int exponent = static_cast<int>(magnitude >> elem.man_bits);
+  const uint32_t fraction = magnitude & ((1u << elem.man_bits) - 1);
+  if (elem.nan == NanCodes::kIeee && magnitude > max_code(elem)) {
+    value = __builtin_inf();
+  } else if (exponent == 0 && elem.man_bits > 0) {  // e8m0 has no subnormals and no zero
+    value = fraction * pow2(1 - elem.bias - elem.man_bits);
+  } else {
+    value = (fraction + (1u << elem.man_bits)) * pow2(exponent - elem.bias - elem.man_bits);
+  }
+  return negative ? -value : value;
+}
 
-// The run dtypes' conversions, inline because kernels' host code uses them everywhere.
-// bf16: round to nearest even; NaN stays NaN (quiet).
+// Largest finite value.
+constexpr double max_value(const Elem& elem) {
+  return decode(elem, max_code(elem));
+}
+// Most negative: -max_value, or -2^(b-1) of an integer; 0 of unsigned integers, the least power of
+// two of e8m0.
+constexpr double min_value(const Elem& elem) {
+  if (!elem.has_sign) return decode(elem, 0);
+  return elem.is_float() ? -max_value(elem) : -max_value(elem) - 1;
+}
+// Smallest positive; 1 for integers.
+constexpr double min_subnormal(const Elem& elem) {
+  return elem.is_float() ? decode(elem, elem.man_bits > 0 ? 1 : 0) : 1;
+}
+
+static_assert(max_value(kE4M3) == 448 && min_subnormal(kE4M3) == 0x1p-9);  // OCP OFP8 rev 1.0
+static_assert(max_value(kE5M2) == 57344 && max_value(kE4M3Fnuz) == 240);
+static_assert(max_value(kE2M1) == 6 && max_value(kE2M3) == 7.5 &&
+              max_value(kE3M2) == 28);  // OCP MX
+static_assert(max_value(kE8M0) == 0x1p127 && min_subnormal(kE8M0) == 0x1p-127);
+static_assert(min_value(kInt[7]) == -128 && max_value(kUint[3]) == 15 && min_value(kInt[0]) == -1);
+
+// The run dtypes' conversions, inline because everything uses them, and written so that loops over
+// them vectorize. Round to nearest even; overflow becomes infinity; NaN stays NaN (quiet).
 constexpr float f32_from_bf16(uint16_t code) {
   return __builtin_bit_cast(float, static_cast<uint32_t>(code) << 16);
 }
 constexpr uint16_t bf16_from_f32(float value) {
   const uint32_t bits = __builtin_bit_cast(uint32_t, value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const bool is_nan = static_cast<int32_t>(bits & 0x7fffffffu) > 0x7f800000;
+  return static_cast<uint16_t>(is_nan ? (bits >> 16) | 0x40u : rounded);
 }
-float f32_from_f16(uint16_t code);
-uint16_t f16_from_f32(float value);  // round to nearest even; overflow becomes infinity
+constexpr float f32_from_f16(uint16_t code) {
+  const uint32_t sign = static_cast<uint32_t>(code & 0x8000u) << 16;
+  const uint32_t magnitude = static_cast<uint32_t>(code & 0x7fffu) << 13;
+  const int32_t exponent = static_cast<int32_t>(magnitude & 0x0f800000u);
+  const uint32_t normal = magnitude + (112u << 23);  // from bias 15 to bias 127
+  const uint32_t quiet = static_cast<int32_t>(magnitude) > 0x0f800000 ? 0x400000u : 0u;  // NaN
+  // 2^-14 + fraction 2^-24, less 2^-14: the subnormals, exactly.
+  const float small = __builtin_bit_cast(float, magnitude + (113u << 23)) - 0x1p-14f;
+  uint32_t bits = exponent == 0 ? __builtin_bit_cast(uint32_t, small) : normal;
+  bits = exponent == 0x0f800000 ? (magnitude + (224u << 23)) | quiet : bits;
+  return __builtin_bit_cast(float, bits | sign);
+}
+constexpr uint16_t f16_from_f32(float value) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, value);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  const int32_t ordered = static_cast<int32_t>(magnitude);
+  const uint32_t normal = ((magnitude + 0xfffu + ((magnitude >> 13) & 1u)) >> 13) - (112u << 10);
+  // Adding 0.5 leaves units of 2^-24, f16's subnormal step, rounded by the hardware.
+  const float shifted = __builtin_bit_cast(float, magnitude) + 0.5f;
+  const uint32_t small = __builtin_bit_cast(uint32_t, shifted) - 0x3f000000u;
+  uint32_t code = ordered < (113 << 23) ? small : normal;
+  code = ordered >= 0x477ff000 ? 0x7c00u : code;  // 65520 and above
+  code = ordered > 0x7f800000 ? 0x7e00u | ((magnitude >> 13) & 0x3ffu) : code;
+  return static_cast<uint16_t>(code | sign);
+}
 
 }  // namespace mantissa

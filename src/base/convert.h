@@ -1,0 +1,54 @@
+// Bulk and fast conversions between float32 and the storage formats. Same results as encode() and
+// decode() of base/elem.h, in loops that vectorize without intrinsics.
+#pragma once
+
+#include <array>
+
+#include "base/view.h"
+
+namespace mantissa {
+
+// out = x, exactly; x is f32, f16 or bf16 of the same shape.
+void to_f32(ConstView x, Matrix<float> out);
+// out = x rounded to nearest even to f32, f16 or bf16; overflow becomes infinity.
+void from_f32(Matrix<const float> x, View out);
+// x rounded to a run dtype and back; overflow becomes infinity.
+float round_to(const Elem& dtype, float x);
+
+// The values of all codes of a format of at most 8 bits, indexed by the code (bits above bits() are
+// ignored).
+std::array<float, 256> decode_table(const Elem& elem);
+
+// encode() of a float format of at most 8 bits with a sign, saturating, for finite values and
+// infinities (NaN gives the largest magnitude: replace it first). E is a row of base/elem.h.
+template <const Elem& E>
+constexpr uint8_t encode_fast(float value) {
+  static_assert(E.is_float() && E.has_sign && E.man_bits > 0 && E.bits() <= 8);
+  constexpr float kMax = static_cast<float>(max_value(E));
+  constexpr float kLeastNormal = static_cast<float>(pow2(1 - E.bias));
+  constexpr int kShift = 23 - E.man_bits;
+  // Its last place is the format's subnormal step: adding it rounds subnormals in hardware.
+  constexpr float kMagic = static_cast<float>(pow2(1 - E.bias + kShift));
+  constexpr uint32_t kMagicBits = __builtin_bit_cast(uint32_t, kMagic);
+  constexpr uint32_t kRebias = static_cast<uint32_t>(127 - E.bias) << E.man_bits;
+
+  const uint32_t bits = __builtin_bit_cast(uint32_t, value);
+  float magnitude = __builtin_bit_cast(float, bits & 0x7fffffffu);
+  magnitude = magnitude < kMax ? magnitude : kMax;
+  const uint32_t m = __builtin_bit_cast(uint32_t, magnitude);
+  const uint32_t normal =
+      ((m + ((1u << (kShift - 1)) - 1) + ((m >> kShift) & 1u)) >> kShift) - kRebias;
+  const uint32_t small = __builtin_bit_cast(uint32_t, magnitude + kMagic) - kMagicBits;
+  const uint32_t code = magnitude < kLeastNormal ? small : normal;
+  uint32_t sign = (bits >> 31) << (E.bits() - 1);
+  if (E.nan == NanCodes::kNegZero) sign = code == 0 ? 0 : sign;
+  return static_cast<uint8_t>(code | sign);
+}
+
+// Rounds |value| <= 2^22 to the nearest integer, ties to even: the low bits of the result are its
+// two's complement. (1.5 * 2^23 has a last place of 1.)
+constexpr uint32_t round_to_int_bits(float value) {
+  return __builtin_bit_cast(uint32_t, value + 12582912.0f);
+}
+
+}  // namespace mantissa
