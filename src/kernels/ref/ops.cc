@@ -1,0 +1,71 @@
+// The row "ref" of the table of backends.
+#include "kernels/ref/ops.h"
+
+#include <algorithm>
+
+#include "kernels/ref/ref.h"
+
+namespace mantissa {
+namespace ref {
+
+RefQueue& queue_of(Queue* queue) {
+  return *reinterpret_cast<RefQueue*>(queue);
+}
+
+void for_each(Queue* queue, int64_t count, const std::function<void(int64_t)>& work) {
+  queue_of(queue).pool.parallel_for(count, 1, [&](int, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) work(i);
+  });
+}
+
+namespace {
+
+Queue* open(const DeviceConfig& config) {
+  if (config.isa != "auto")
+    throw Error(text("--isa ", config.isa, " was asked of the device ref, which has none"),
+                "leave --isa out, or use --device cpu");
+  return reinterpret_cast<Queue*>(new RefQueue(config.threads));
+}
+
+void close(Queue* queue) {
+  delete &queue_of(queue);
+}
+
+std::string describe(Queue* queue) {
+  const int threads = queue_of(queue).pool.threads();
+  return text("ref float64, ", threads, threads == 1 ? " thread" : " threads");
+}
+
+std::vector<KernelInfo> kernels(Queue*) {
+  std::vector<KernelInfo> rows;
+  for (const char* operation : {"linear", "embed", "rms_norm", "quantize_rows", "rope_write",
+                                "attention", "gate", "gather_rows"})
+    rows.push_back({text(operation, "_any__ref"), operation, "nothing", "runs"});
+  return rows;
+}
+
+}  // namespace
+}  // namespace ref
+
+const Ops kRefOps{
+    .name = "ref",
+    .open = ref::open,
+    .close = ref::close,
+    .describe = ref::describe,
+    .kernels = ref::kernels,
+    .plan_weight = ref::plan_weight,
+    .pack_rows = ref::pack_rows,
+    .finish_weight = ref::finish_weight,
+    .unpack_rows = ref::unpack_rows,
+    .embed = ref::embed,
+    .rms_norm = ref::rms_norm,
+    .quantize_rows = ref::quantize_rows,
+    .linear = ref::linear,
+    .rope_write = ref::rope_write,
+    .attention = ref::attention,
+    .gate = ref::gate,
+    .gather_rows = ref::gather_rows,
+    .kv_page_bytes = ref::kv_page_bytes,
+};
+
+}  // namespace mantissa

@@ -1,0 +1,2 @@
+set(OPERATION_TESTS
+  ref_test.cc)
