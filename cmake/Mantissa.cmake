@@ -41,6 +41,7 @@ function(mantissa_layer NAME)
     target_link_libraries(mantissa_${NAME} PUBLIC mantissa_${dep})
   endforeach()
   target_link_libraries(mantissa_${NAME} PUBLIC ${ARG_LINK})
+  set_property(GLOBAL APPEND PROPERTY MANTISSA_LAYERS mantissa_${NAME})
 endfunction()
 
 # mantissa_test(NAME SOURCES ... DEPENDS layer ...): one GoogleTest program, test_NAME, of tests/.
