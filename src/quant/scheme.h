@@ -37,20 +37,24 @@ enum class When : uint8_t {
   kNever,    // stays in the run dtype
   kAtLoad,   // weights
   kPerCall,  // activations, dynamic
-  kStatic,   // activations, a scale from calibration
+  kStatic,   // activations, a scale from calibration; of two-level scales (NVFP4) the global one
 };
 
-// How scales and codes are computed (reference: numerics_and_formats.md section 2; the exact
-// formulas stand in quant/quantize.cc beside each row).
+// How scales and codes are computed (reference: numerics_and_formats.md section 2; the formulas
+// stand in quant/recipe.cc, a row for each family and recipe, and in docs/formats.md).
 enum class Recipe : uint8_t {
-  kVllm,
+  kVllm,  // the default of FP8, integers and codebooks; vLLM's CUDA kernels where vLLM has the
+          // scheme
   kAutoFp8,
-  kTorchao,
+  kTorchao,  // the default of NVFP4
   kCompressedTensors,
   kModelOpt,
   kRceil,
-  kEven
+  kEven,
+  kFloor  // the default of MX: OCP MX v1.0
 };
+// "vllm", "autofp8", "torchao", "ct", "modelopt", "rceil", "even", "floor".
+std::string_view recipe_name(Recipe recipe);
 
 struct Spec {
   const Elem* elem = nullptr;  // nullptr: the run dtype, not quantized
@@ -75,18 +79,28 @@ struct Scheme {
 struct SchemeRow {
   std::string_view name;
   Spec weight, activation;
-  std::string_view aliases;  // comma-separated other names, each meaning this row with its defaults
+  // Comma-separated other names, each meaning this row with its defaults or, written "NAME=option",
+  // with that option.
+  std::string_view aliases;
   std::string_view options;  // comma-separated options after ':', e.g. "g32,g64,g128,g256,asym"
   std::string_view source;   // who defines it
 };
 std::span<const SchemeRow> scheme_rows();
 
-// "ptpc_fp8", "int4_weight_only:g64", "int8:asym", "fp8:act=token", an alias ... Throws Error
-// listing the nearest names, or the row's options, when there is no such scheme.
+// "ptpc_fp8", "int4_weight_only:g64", "int8:asym:static", "fp8:act=token", "mxfp4:recipe=rceil", an
+// alias ... Each option once, in any order; the result's name has those that change something, in
+// the row's order. Throws Error listing the nearest names, or the row's options, when there is no
+// such scheme, and when a recipe does not define the combination.
 Scheme parse_scheme(std::string_view name);
 
-// Bits per weight element, scales and zero points included, of an [rows, cols] weight (run dtype:
-// 16).
+// One line for each option that rows may list: "g64", "weights in groups of 64 along K".
+struct OptionHelp {
+  std::string_view name, help;
+};
+std::vector<OptionHelp> option_help();
+
+// Bits per weight element of an [rows, cols] weight: codes, scales in their format, zero points at
+// the width of a code, codebooks in bf16, the global scale. (Unquantized: the run dtype's bits.)
 double bits_per_weight(const Spec& weight, int64_t rows, int64_t cols, const Elem& run_dtype);
 
 // "e4m3fn per-channel, f32 scale" for tables and messages.
