@@ -1,5 +1,1 @@
-set(REF_SOURCES
-  ref/attention.cc
-  ref/linear.cc
-  ref/ops.cc
-  ref/rows.cc)
+set(REF_SOURCES ref/attention.cc ref/linear.cc ref/ops.cc ref/rows.cc)

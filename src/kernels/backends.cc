@@ -1,0 +1,27 @@
+// The rows of all_ops().
+#include "base/error.h"
+#include "kernels/cpu/ops.h"
+#include "kernels/ops.h"
+#include "kernels/ref/ops.h"
+
+namespace mantissa {
+namespace {
+
+constexpr const Ops* kBackends[] = {&kCpuOps, &kRefOps};
+
+}  // namespace
+
+std::span<const Ops* const> all_ops() {
+  return kBackends;
+}
+
+const Ops& find_ops(std::string_view name) {
+  std::string known;
+  for (const Ops* ops : kBackends) {
+    if (ops->name == name) return *ops;
+    known += text(known.empty() ? "" : ", ", ops->name);
+  }
+  throw Error(text("unknown device '", name, "'"), text("use one of ", known));
+}
+
+}  // namespace mantissa

@@ -1,0 +1,58 @@
+// The row "cpu" of the table of backends.
+#include "kernels/cpu/ops.h"
+
+#include "device/cpu_features.h"
+#include "kernels/cpu/parts.h"
+#include "kernels/cpu/queue.h"
+
+namespace mantissa {
+namespace cpu {
+namespace {
+
+Queue* open(const DeviceConfig& config) {
+  return reinterpret_cast<Queue*>(new CpuQueue(config));
+}
+
+void close(Queue* queue) {
+  delete &cpu_queue(queue);
+}
+
+std::string describe(Queue* queue) {
+  const CpuQueue& q = cpu_queue(queue);
+  const std::string model = read_cpu_features().model;
+  return text("cpu ", name(q.isa), model.empty() ? "" : " (" + model + ")", ", ", q.pool.threads(),
+              q.pool.threads() == 1 ? " thread" : " threads");
+}
+
+std::vector<KernelInfo> kernels(Queue* queue) {
+  std::vector<KernelInfo> rows;
+  for (auto* part : {linear_kernels, rows_kernels, attention_kernels})
+    for (KernelInfo& row : part(queue)) rows.push_back(std::move(row));
+  return rows;
+}
+
+}  // namespace
+}  // namespace cpu
+
+const Ops kCpuOps{
+    .name = "cpu",
+    .open = cpu::open,
+    .close = cpu::close,
+    .describe = cpu::describe,
+    .kernels = cpu::kernels,
+    .plan_weight = cpu::plan_weight,
+    .pack_rows = cpu::pack_rows,
+    .finish_weight = cpu::finish_weight,
+    .unpack_rows = cpu::unpack_rows,
+    .embed = cpu::embed,
+    .rms_norm = cpu::rms_norm,
+    .quantize_rows = cpu::quantize_rows,
+    .linear = cpu::linear,
+    .rope_write = cpu::rope_write,
+    .attention = cpu::attention,
+    .gate = cpu::gate,
+    .gather_rows = cpu::gather_rows,
+    .kv_page_bytes = cpu::kv_page_bytes,
+};
+
+}  // namespace mantissa
