@@ -13,9 +13,10 @@
 
 namespace mantissa {
 
-// Codes and scales of a band of rows, canonical form: one byte per code for formats up to 8 bits,
-// the storage type for run dtypes (2 bytes for f16/bf16, 4 for f32). Value = (code - zero) * scale
-// * global.
+// Codes and scales of a band of rows, canonical form: one byte per code for formats up to 8 bits
+// (the code in its low bits, the others zero: -1 of int4 is 0x0f), the storage type for run dtypes
+// (2 bytes for f16/bf16, 4 for f32). Value = (code - zero) * scale * global, or codebook[block,
+// code].
 struct QuantRows {
   const Elem* elem = nullptr;  // of the codes (the run dtype where not quantized)
   Block block{};
@@ -35,7 +36,9 @@ struct QuantRows {
 struct QuantReport {
   int64_t values = 0, nan = 0, inf = 0;
   int64_t zero_blocks = 0;  // blocks of zeros: they keep the recipe's least scale
-  int64_t saturated = 0;    // finite values beyond the largest code
+  // Finite values that the largest code misses by a step or more (MX's floor rule, static scales),
+  // and of run dtypes those that became infinite.
+  int64_t saturated = 0;
   void add(const QuantReport& other);
   bool clean() const { return nan == 0 && inf == 0 && saturated == 0; }
 };
@@ -58,8 +61,8 @@ class WeightQuantizer {
   bool needs_observe() const;
   int64_t band_multiple() const;  // 1, or the block's rows
   void observe(Matrix<const float> band);
-  // NaN becomes code 0 (counted), +-Inf the largest magnitude (counted; it does not enter the
-  // scale).
+  // NaN counts as 0 (reported), +-Inf becomes the code of the largest magnitude (reported; neither
+  // enters the scale). Run dtypes keep both.
   QuantReport quantize(int64_t row0, Matrix<const float> band, QuantRows& out) const;
 
  private:
@@ -67,16 +70,19 @@ class WeightQuantizer {
   std::unique_ptr<State> state_;
 };
 
-// Dynamic activation quantization of X[M, K] (float32 values already rounded to the run dtype):
-// codes [M, K] one byte each; scales [M, ceil(K / block.cols)] (per tensor: [1, 1]); zero points
-// like scales where spec.asymmetric. `global_scale` is 1 but for NVFP4, where it is written.
+// Quantizes X[M, K] (float32 values already rounded to the run dtype): codes [M, K] one byte each;
+// scales [M, ceil(K / block.cols)] (per tensor: [1, 1]); zero points like scales where
+// spec.asymmetric. `global_scale` is for NVFP4 only. kPerCall writes scales, zero points and the
+// global scale; kStatic reads them (NVFP4: the global scale; its block scales are written).
+// NaN and infinities: as WeightQuantizer::quantize().
 struct ActivationCodes {
   Matrix<uint8_t> codes;
   Matrix<float> scales;
   Matrix<int32_t> zero_points;
   float* global_scale = nullptr;
 };
-void quantize_activation(const Spec& spec, Matrix<const float> x, const ActivationCodes& out);
+QuantReport quantize_activation(const Spec& spec, Matrix<const float> x,
+                                const ActivationCodes& out);
 
 // Rows back to float32: (code - zero) * scale * global, in float64, rounded once.
 void dequantize(const QuantRows& q, Matrix<float> out);

@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "base/error.h"
+#include "quant/recipe.h"
 #include "quant/scheme_table.h"
 
 namespace mantissa {
@@ -120,18 +121,6 @@ Scheme build(const SchemeRow& row, const std::vector<const OptionRow*>& wanted) 
   return scheme;
 }
 
-// A recipe other than the row's own may define symmetric codes only.
-void check_recipe(const SchemeRow& row, const Scheme& scheme) {
-  const Recipe recipe = scheme.weight.recipe;
-  const bool symmetric_only =
-      recipe == Recipe::kModelOpt || (recipe == Recipe::kTorchao && scheme.weight.elem->bits() < 8);
-  if (scheme.weight.asymmetric && symmetric_only) {
-    throw Error(text("scheme ", scheme.name, ": recipe ", recipe_name(recipe),
-                     " defines symmetric integers only"),
-                text("leave out asym, or use ", row.name, ":asym with recipe vllm or ct"));
-  }
-}
-
 std::string describe_block(const Spec& spec) {
   const bool weight = spec.when == When::kAtLoad;
   if (spec.block == per_tensor()) return "per-tensor";
@@ -172,7 +161,8 @@ Scheme parse_scheme(std::string_view name) {
     colon = next;
   }
   Scheme scheme = build(*row, options);
-  check_recipe(*row, scheme);
+  for (const Spec* spec : {&scheme.weight, &scheme.activation})
+    if (spec->quantized()) find_recipe(*spec);  // throws where the combination is not defined
   return scheme;
 }
 
