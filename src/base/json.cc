@@ -32,10 +32,12 @@ std::string fix_for(const std::string& name) {
 // Receives what boost::json::basic_parser finds and builds a boost::json::value from it.
 class Builder {
  public:
+  // NOLINTBEGIN(readability-identifier-naming): the names that Boost asks for
   static constexpr size_t max_object_size = std::numeric_limits<size_t>::max();
   static constexpr size_t max_array_size = max_object_size;
   static constexpr size_t max_key_size = max_object_size;
   static constexpr size_t max_string_size = max_object_size;
+  // NOLINTEND(readability-identifier-naming)
 
   Builder(const std::string& name, int64_t values_max, bj::storage_ptr memory)
       : name_(name), values_left_(values_max) {

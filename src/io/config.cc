@@ -342,7 +342,7 @@ fs::path config_path(const fs::path& folder) {
     throw Error(text(quoted(folder.string(), 400), " is not a folder"),
                 "name a Hugging Face model folder: config.json, tokenizer.json, *.safetensors");
   }
-  const fs::path path = folder / kConfigName;
+  fs::path path = folder / kConfigName;
   if (!fs::exists(path, ignored)) {
     throw Error(text(printable(folder.string()), " has no ", kConfigName),
                 "name a Hugging Face model folder: config.json, tokenizer.json, *.safetensors");

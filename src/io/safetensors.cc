@@ -89,7 +89,8 @@ size_t distance(std::string_view a, std::string_view b) {
 // The bytes of `count` rows; throws where a row of a packed type is not a whole number of bytes.
 int64_t bytes_of_rows(const TensorInfo& tensor, int64_t count) {
   const int64_t rows = tensor.rows();
-  if (rows == 0 || count == rows) return rows == 0 ? 0 : tensor.bytes;
+  if (count == 0 || rows == 0) return 0;
+  if (count == rows) return tensor.bytes;
   if (tensor.bytes % rows != 0) {
     throw Error(text("tensor ", quoted(tensor.name), ": a row of ", tensor.cols(), " ",
                      tensor.dtype->name, " is not a whole number of bytes"),
@@ -242,7 +243,7 @@ void Checkpoint::read_rows_f32(const TensorInfo& tensor, int64_t row0, Matrix<fl
         "Checkpoint::read_rows_f32 in range");
   check(out.rows == 0 || out.cols == tensor.cols(), "out has the tensor's columns");
   // In chunks that fit the L2 cache with their float32 values; whole rows at once where out allows.
-  constexpr int64_t kChunk = 32 * 1024;
+  constexpr int64_t kChunk = 32768;
   const int64_t elem_bytes = tensor.dtype->bits / 8;
   const bool dense = out.stride == out.cols;
   const int64_t runs = dense ? 1 : out.rows, run = dense ? out.rows * out.cols : out.cols;

@@ -177,7 +177,8 @@ void SafetensorsWriter::State::place(size_t file,
       throw Error("the tensors are larger than 64 bits can say", "write smaller shards");
     }
     slots[i].offset = begin;
-    json += (json.size() == 1 ? "" : ",") + tensor_json(specs[i], begin, end);
+    if (json.size() > 1) json += ",";
+    json += tensor_json(specs[i], begin, end);
   }
   json += "}";
   json.resize((json.size() + 7) / 8 * 8, ' ');
