@@ -23,9 +23,8 @@ struct Matrix {
   Matrix(T* data, int64_t rows, int64_t cols, int64_t stride)
       : data(data), rows(rows), cols(cols), stride(stride) {}
   // A matrix of T reads as a matrix of const T.
-  template <class U>
-  requires(std::is_same_v<T, const U>) Matrix(
-      const Matrix<U>& m)  // NOLINT(google-explicit-constructor): adding const is no surprise
+  template <class U>  // NOLINTNEXTLINE(google-explicit-constructor): adding const is no surprise
+  requires(std::is_same_v<T, const U>) Matrix(const Matrix<U>& m)
       : Matrix(m.data, m.rows, m.cols, m.stride) {}
 
   std::span<T> row(int64_t r) const {
