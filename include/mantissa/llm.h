@@ -38,9 +38,9 @@ struct LlmOptions {
   std::string attention_backend = "auto";
   int64_t max_num_seqs = 64;              // sequences of one forward pass
   int64_t max_num_batched_tokens = 2048;  // tokens of one forward pass; longer prompts go in chunks
-  // Memory for keys and values; 0: 1 GiB, or one sequence of max_model_len where that is more, but
-  // never more than max_num_seqs such sequences need.
-  int64_t kv_cache_bytes = 0;
+  // Tokens of keys and values that fit into the cache; 0: max_num_seqs sequences of max_model_len
+  // within 4 GiB, and at least one such sequence.
+  int64_t kv_cache_tokens = 0;
   bool dummy_weights = false;  // random weights: config.json is read, no weights
   uint64_t seed = 0;           // of dummy weights
   bool strict = false;         // makes each notice of the load an Error

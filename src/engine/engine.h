@@ -13,6 +13,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/error.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "io/config.h"
@@ -92,7 +93,7 @@ struct OutputDelta {
   std::vector<int32_t> token_ids;      // with the token that ended it
   std::vector<SampledToken> logprobs;  // [token_ids] where asked for
   FinishReason finish = FinishReason::kNone;
-  std::string error;  // of kError: what was found
+  std::optional<Error> error;  // of kError
 };
 
 struct EngineStats {
@@ -116,8 +117,7 @@ class Engine {
   // Prompt tokens of a living sequence; 0 for others.
   int64_t prompt_tokens(SequenceId id) const;
   // Runs one forward pass; a delta for each sequence that got a token. No sequences: does nothing.
-  // What forward() throws passes through, and the engine is as it was before the step but for
-  // preemptions.
+  // What forward() throws passes through; the step can be tried again.
   std::vector<OutputDelta> step();
   // Ends a sequence without a delta, its pages are back at once; false where there is none.
   bool cancel(SequenceId id);

@@ -1,6 +1,6 @@
 // From logits to a token: pure functions. A token depends on parameters, history, seed, position
-// and logits alone, and is the same on every machine: exp and log are our own, sums have a fixed
-// order.
+// and logits alone, and is the same on every machine: the exponential is our own, sums have a
+// fixed order.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +12,16 @@ namespace mantissa {
 
 // Applied in this order, as vLLM: repetition penalty, temperature, min-p, top-k, top-p.
 struct SamplingParams {
-  double temperature = 1;         // >= 0; 0: the highest logit, ties to the lowest id
-  double top_p = 1;               // in (0, 1]: the likeliest tokens until their mass reaches it
-  int64_t top_k = 0;              // 0 or -1: all. Ties with the k-th stay
-  double min_p = 0;               // in [0, 1]: at least this share of the likeliest token's mass
+  double temperature = 1;  // >= 0; below kGreedyBelow: the highest logit, ties to the lowest id
+  double top_p = 1;        // in (0, 1]: the likeliest tokens until their mass reaches it
+  int64_t top_k = 0;       // 0 or -1: all. Ties with the k-th stay
+  double min_p = 0;        // in [0, 1]: at least this share of the likeliest token's mass
   double repetition_penalty = 1;  // > 0: seen tokens' logits, / where positive, * where negative
   uint64_t seed = 0;
   int logprobs = -1;  // alternatives to report, 0..kLogprobsMax; -1: no logprobs at all
 };
 inline constexpr int kLogprobsMax = 20;
+inline constexpr double kGreedyBelow = 1e-5;  // vLLM's bound
 
 // Throws Error naming the parameter, its value and its range.
 void check_sampling(const SamplingParams& params);

@@ -5,8 +5,10 @@
 // each in order of arrival, under a budget of tokens. Pages for all known tokens of a sequence are
 // taken when it is admitted; later it needs one only when its last page is full. Where there is
 // none, the youngest running sequence gives up its pages and is computed again later (recompute).
-// Nobody overtakes the oldest waiting sequence, and nobody is admitted in a step that preempted:
-// the oldest sequence always advances, so each one ends.
+// An admission leaves a free page for each running sequence that may still need one, so that it is
+// not preempted at once; nobody is admitted in a step that preempted, nor beyond one sequence for
+// each token of the budget. Nobody overtakes. So the running sequences are the oldest ones, the
+// oldest of all advances in every step, and each one ends.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +25,7 @@ struct SequenceState {
   SequenceId id = 0;
   Tokens known;          // prompt and generated tokens
   Tokens computed;       // of these, in the cache; always < known
+  Tokens end_max;        // prompt and max_tokens
   Pages held;            // 0 where not running
   bool running = false;  // admitted, and not preempted since
 
