@@ -3,7 +3,7 @@
 # and testing, `tools/setup.sh ci` also for the format, clang-tidy and fuzzing checks.
 set -euo pipefail
 
-packages=(g++ cmake ninja-build ccache git python3 binutils
+packages=(g++ cmake ninja-build ccache git pkg-config python3 binutils
           libboost1.81-dev libboost-json1.81-dev libcli11-dev libspdlog-dev libfmt-dev
           libpcre2-dev libutf8proc-dev libgtest-dev libbenchmark-dev)
 if [[ "${1:-build}" == ci ]]; then

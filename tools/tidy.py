@@ -12,6 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CODE = {".h", ".cc", ".inc", ".cu", ".cuh"}
 TEXT = CODE | {".py", ".sh", ".md", ".txt", ".cmake", ".json", ".run"}
 NOT_OURS = ("models/", "data/", "tests/golden/", "fuzz/corpus/")  # data, checked for size and paths
+CASES = ("tests/", "tools/make_")  # rows of cases with literals that clang-format cannot break
+CASE_MAX = 160
 LINE_MAX, FILE_MAX, BYTES_MAX = 100, 800, 15_000_000
 FUNCTION_MAX, KERNEL_MAX = 80, 150
 
@@ -60,6 +62,7 @@ def check_banned(name, lines):
 
 
 def check_layout(name, lines):
+    limit = CASE_MAX if name.startswith(CASES) else LINE_MAX
     table = False  # between clang-format off and on, alignment is the content
     for number, line in lines:
         table = (table or "clang-format off" in line) and "clang-format on" not in line
@@ -67,8 +70,8 @@ def check_layout(name, lines):
             yield number, "space at the end of the line"
         if "\t" in line:
             yield number, "a tab"
-        if len(line) > LINE_MAX and not table and not name.endswith((".md", ".json")):
-            yield number, f"{len(line)} characters, at most {LINE_MAX}"
+        if len(line) > limit and not table and not name.endswith((".md", ".json")):
+            yield number, f"{len(line)} characters, at most {limit}"
     if len(lines) > FILE_MAX and not name.endswith((".md", ".json")):
         yield len(lines), f"{len(lines)} lines, at most {FILE_MAX}"
 
@@ -97,7 +100,7 @@ def check_head(name, lines):
 
 def check_used(names, texts):
     """Every source is built, every header included."""
-    cmake = "\n".join(texts[n] for n in names if n.endswith("CMakeLists.txt"))
+    cmake = "\n".join(texts[n] for n in names if n.endswith(("CMakeLists.txt", ".cmake")))
     code = "\n".join(texts[n] for n in names if pathlib.Path(n).suffix in CODE)
     for name in names:
         header = name.startswith("src/") and name.endswith((".h", ".inc"))
