@@ -25,6 +25,10 @@ target_compile_options(mantissa_flags INTERFACE -Wall -Wextra -Wconversion -Werr
                        -fno-math-errno $<$<CONFIG:Release>:-O3>)
 target_include_directories(mantissa_flags INTERFACE "${PROJECT_SOURCE_DIR}/src"
                            "${PROJECT_SOURCE_DIR}/include")
+if(MANTISSA_FUZZ)
+  # Coverage in every layer, so that the fuzzer sees which inputs reach new code.
+  target_compile_options(mantissa_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 if(MANTISSA_SANITIZE)
   target_compile_options(mantissa_flags INTERFACE -fsanitize=${MANTISSA_SANITIZE}
                          -fno-sanitize-recover=all -fno-omit-frame-pointer)

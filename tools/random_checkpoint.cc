@@ -127,7 +127,7 @@ void write_checkpoint(const Options& options) {
 }  // namespace
 }  // namespace mantissa
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   mantissa::Options options;
   CLI::App app("Writes a random checkpoint of the llama architecture");
   app.add_option("config", options.config, "config.json of the shape")->required();
@@ -140,11 +140,9 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(int64_t{1}, int64_t{1'000'000}))
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  try {
-    mantissa::write_checkpoint(options);
-  } catch (const mantissa::Error& error) {
-    std::fprintf(stderr, "random_checkpoint: %s\n", error.what());
-    return error.kind == mantissa::Error::Kind::kInput ? 2 : 1;
-  }
+  mantissa::write_checkpoint(options);
   return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "random_checkpoint: %s\n", error.what());
+  return 1;
 }
