@@ -24,22 +24,25 @@ std::array<float, 256> decode_table(const Elem& elem);
 template <const Elem& E>
 constexpr uint8_t encode_fast(float value) {
   static_assert(E.is_float() && E.has_sign && E.man_bits > 0 && E.bits() <= 8);
-  constexpr float kMax = static_cast<float>(max_value(E));
-  constexpr float kLeastNormal = static_cast<float>(pow2(1 - E.bias));
+  constexpr int32_t kLeastNormal = (128 - E.bias) << 23;  // as float32 bits
   constexpr int kShift = 23 - E.man_bits;
   // Its last place is the format's subnormal step: adding it rounds subnormals in hardware.
   constexpr float kMagic = static_cast<float>(pow2(1 - E.bias + kShift));
   constexpr uint32_t kMagicBits = __builtin_bit_cast(uint32_t, kMagic);
   constexpr uint32_t kRebias = static_cast<uint32_t>(127 - E.bias) << E.man_bits;
 
+  // Both roundings are computed and a mask picks one, and the clamp comes last: compilers turn the
+  // natural form into branches and then do not vectorize.
   const uint32_t bits = __builtin_bit_cast(uint32_t, value);
-  float magnitude = __builtin_bit_cast(float, bits & 0x7fffffffu);
-  magnitude = magnitude < kMax ? magnitude : kMax;
-  const uint32_t m = __builtin_bit_cast(uint32_t, magnitude);
+  const uint32_t m = bits & 0x7fffffffu;
   const uint32_t normal =
       ((m + ((1u << (kShift - 1)) - 1) + ((m >> kShift) & 1u)) >> kShift) - kRebias;
-  const uint32_t small = __builtin_bit_cast(uint32_t, magnitude + kMagic) - kMagicBits;
-  const uint32_t code = magnitude < kLeastNormal ? small : normal;
+  const uint32_t small =
+      __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, m) + kMagic) - kMagicBits;
+  const uint32_t is_small = static_cast<int32_t>(m) < kLeastNormal ? ~0u : 0u;
+  const auto unclamped = static_cast<int32_t>(normal ^ ((normal ^ small) & is_small));
+  constexpr auto kMaxCode = static_cast<int32_t>(max_code(E));
+  const auto code = static_cast<uint32_t>(unclamped < kMaxCode ? unclamped : kMaxCode);
   uint32_t sign = (bits >> 31) << (E.bits() - 1);
   if (E.nan == NanCodes::kNegZero) sign = code == 0 ? 0 : sign;
   return static_cast<uint8_t>(code | sign);

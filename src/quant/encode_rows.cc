@@ -179,13 +179,13 @@ int64_t count_saturated(const Spec& spec, const RecipeRow& recipe, const BlockSc
   const double step = elem.is_float() ? top - decode(elem, max_code(elem) - 1) : 1;
   const double zero = scale.zero;
   const bool divide = recipe.apply == Apply::kDivide || recipe.apply == Apply::kDivideRounded;
-  int64_t count = 0;
-  for (const float v : x) {
-    if (std::isinf(v)) continue;
+  const auto beyond = [&](float v) {
     const double units = (divide ? v / scale.factor : v * scale.factor) + zero;
-    count += units >= top + step || units <= min_value(elem) - step ? 1 : 0;
-  }
-  return count;
+    return units >= top + step || units <= min_value(elem) - step;
+  };
+  const float amax = finite_amax(x);
+  if (!beyond(amax) && !beyond(-amax)) return 0;
+  return std::ranges::count_if(x, [&](float v) { return std::isfinite(v) && beyond(v); });
 }
 
 }  // namespace mantissa
