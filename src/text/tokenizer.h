@@ -19,7 +19,8 @@ struct TokenizerData;  // everything loaded, immutable
 // As cheap to copy as a pointer. All functions may be called by several threads at once.
 class Tokenizer {
  public:
-  // Reads tokenizer.json and, where there is one, tokenizer_config.json of the folder. Throws Error.
+  // Reads tokenizer.json and, where there is one, tokenizer_config.json of the folder. Throws
+  // Error.
   static Tokenizer load(const std::filesystem::path& folder);
   // The same from the files' contents; config may be empty. name: what errors call the first.
   static Tokenizer from_json(std::string_view tokenizer_json, std::string_view config_json,

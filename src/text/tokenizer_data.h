@@ -1,0 +1,47 @@
+// What a Tokenizer consists of, and the reader of tokenizer.json that fills it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/added_tokens.h"
+#include "text/bpe.h"
+#include "text/decoder.h"
+#include "text/steps.h"
+
+namespace mantissa {
+
+struct TokenizerData {
+  std::string arena;                     // of the vocabulary's strings
+  std::vector<std::string_view> tokens;  // [id]: the model's; empty: a gap
+  std::optional<Bpe> model;
+  std::vector<AddedToken> added;
+  std::vector<int32_t> added_index;         // [id]: of added, or -1; its size is the vocabulary's
+  std::vector<std::string> added_spelling;  // [index]: what decoding sees
+  AddedTokenMatcher raw_matcher, normalized_matcher;
+  std::vector<Step> normalizer, pre_tokenizer;
+  std::vector<int32_t> ids_before, ids_behind;  // what the post-processor adds
+  std::vector<DecodeStep> decoder;
+
+  // Of tokenizer_config.json.
+  std::optional<int32_t> bos_id, eos_id, pad_id;
+  std::string chat_template;
+  std::vector<std::string> notes;
+
+  const AddedToken* added_token(int32_t id) const {
+    if (id < 0 || static_cast<size_t>(id) >= added_index.size()) return nullptr;
+    const int32_t index = added_index[static_cast<size_t>(id)];
+    return index < 0 ? nullptr : &added[static_cast<size_t>(index)];
+  }
+  std::optional<int32_t> find(std::string_view token) const;
+};
+
+// Both throw Error, naming the place in the file `name`.
+void read_tokenizer_json(std::string_view json, const std::string& name, TokenizerData& out);
+void read_tokenizer_config(std::string_view json, const std::string& name, TokenizerData& out);
+
+}  // namespace mantissa
