@@ -36,6 +36,7 @@ class Scratch {
 // Who uses a scratch buffer: operations never share one while both are alive.
 enum class ScratchUse {
   kLinearInput,
+  kLinearOffsets,
   kLinearWorkers,
   kRows,
   kAttention,

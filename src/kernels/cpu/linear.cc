@@ -1,0 +1,201 @@
+// linear: brings x into the kernel's format and spreads the output's tiles over the threads.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/layout.h"
+#include "kernels/cpu/parts.h"
+#include "kernels/cpu/plan.h"
+#include "kernels/cpu/queue.h"
+
+namespace mantissa::cpu {
+namespace {
+
+const LinearIsa& kernels_of(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512) return kLinearAvx512;
+  if (isa == Isa::kAvx2) return kLinearAvx2;
+#endif
+  check(isa == Isa::kPortable, "cpu: an instruction set of this architecture");
+  return kLinearPortable;
+}
+
+// x as the kernel reads it: [M, width] with zeros beyond K.
+struct PreparedInput {
+  const void* data;
+  int64_t stride;
+};
+
+// Codes of 8 bits or run-dtype values to T, row by row.
+struct RowConverter {
+  const DecodeTable* table = nullptr;  // of fp8 codes
+  const Elem* elem = nullptr;          // of run-dtype values
+  int32_t offset = 0;                  // added to int8 codes
+
+  void operator()(const std::byte* from, float* to, int64_t count) const {
+    const auto* halves = reinterpret_cast<const uint16_t*>(from);
+    if (table != nullptr) {
+      for (int64_t k = 0; k < count; ++k) to[k] = table->f32[static_cast<uint8_t>(from[k])];
+    } else if (*elem == kF32) {
+      std::memcpy(to, from, static_cast<size_t>(count) * 4);
+    } else if (*elem == kBF16) {
+      for (int64_t k = 0; k < count; ++k) to[k] = f32_from_bf16(halves[k]);
+    } else {
+      for (int64_t k = 0; k < count; ++k) to[k] = f32_from_f16(halves[k]);
+    }
+  }
+  void operator()(const std::byte* from, uint16_t* to, int64_t count) const {
+    if (table != nullptr) {
+      for (int64_t k = 0; k < count; ++k) to[k] = table->bf16[static_cast<uint8_t>(from[k])];
+    } else {
+      std::memcpy(to, from, static_cast<size_t>(count) * 2);
+    }
+  }
+  void operator()(const std::byte* from, uint8_t* to, int64_t count) const {
+    for (int64_t k = 0; k < count; ++k)
+      to[k] = static_cast<uint8_t>(static_cast<int32_t>(from[k]) + offset);
+  }
+};
+
+struct InputRows {
+  const std::byte* data;
+  int64_t row_bytes, rows, cols;
+};
+
+template <class T>
+PreparedInput convert(const InputRows& x, const RowConverter& converter, int64_t width,
+                      CpuQueue& queue) {
+  T* to = queue.scratch(ScratchUse::kLinearInput).get_as<T>(x.rows * width);
+  constexpr int64_t kRowsAtOnce = 8;
+  queue.pool.parallel_for(x.rows, kRowsAtOnce, [&](int, int64_t begin, int64_t end) {
+    for (int64_t m = begin; m < end; ++m) {
+      converter(x.data + m * x.row_bytes, to + m * width, x.cols);
+      std::fill(to + m * width + x.cols, to + (m + 1) * width, T{});
+    }
+  });
+  return {to, width};
+}
+
+const QuantizedActivation& codes_for(const Activation& x, const Weight& w) {
+  const QuantizedActivation* found = x.find(w.request.scheme.activation);
+  check(found != nullptr, "cpu: linear is given the codes its weight reads");
+  return *found;
+}
+
+PreparedInput prepare(const Activation& x, const Weight& w, const Planned& plan, CpuQueue& queue) {
+  const int64_t width = plan.layout.k_blocks * plan.layout.inputs, cols = plan.layout.cols;
+  RowConverter converter;
+  if (plan.kernel.input != Input::kRunDtype) {
+    const Matrix<uint8_t>& codes = codes_for(x, w).codes;
+    const InputRows rows{reinterpret_cast<const std::byte*>(codes.data), codes.stride, codes.rows,
+                         cols};
+    if (plan.kernel.input == Input::kInt8) {
+      converter.offset = kernels_of(plan.kernel.isa).int8_offset;
+      return convert<uint8_t>(rows, converter, width, queue);
+    }
+    converter.table = &decode_table(*w.request.scheme.activation.elem, Codes::kByte, false);
+    return plan.kernel.arithmetic == Arithmetic::kBf16
+               ? convert<uint16_t>(rows, converter, width, queue)
+               : convert<float>(rows, converter, width, queue);
+  }
+  const Elem& wanted = plan.kernel.arithmetic == Arithmetic::kBf16 ? kBF16 : kF32;
+  if (*x.high.elem == wanted && width == cols) return {x.high.data, x.high.stride};
+  const InputRows rows{x.high.data, x.high.stride * x.high.elem_bytes(), x.high.rows, cols};
+  converter.elem = x.high.elem;
+  return plan.kernel.arithmetic == Arithmetic::kBf16
+             ? convert<uint16_t>(rows, converter, width, queue)
+             : convert<float>(rows, converter, width, queue);
+}
+
+void describe_weight(const Weight& w, const PackedLayout& l, LinearArgs& args) {
+  const auto* data = reinterpret_cast<const uint8_t*>(w.data);
+  const Spec& spec = w.request.scheme.weight;
+  args.codes = l.codes;
+  args.weight = data + l.codes_at;
+  args.n = l.rows;
+  args.k_blocks = l.k_blocks;
+  args.strips = l.strips;
+  if (l.grouped) {
+    args.scale_form = l.scale_form;
+    args.group_scales = data + l.scales_at;
+    args.group_zeros = l.asymmetric ? data + l.zeros_at : nullptr;
+    args.group_blocks = l.group / l.inputs;
+    args.groups = l.groups;
+  }
+  if (l.row_scales_at >= 0)
+    args.row_scales = reinterpret_cast<const float*>(data + l.row_scales_at);
+  if (l.codes == Codes::kInt8) args.sums = reinterpret_cast<const int32_t*>(data + l.sums_at);
+  if (l.codes == Codes::kByte || l.codes == Codes::kNibble)
+    args.table = &decode_table(*spec.elem, l.codes, l.asymmetric);
+}
+
+void describe_output(View out, const Epilogue& e, LinearArgs& args) {
+  args.bias = e.bias;
+  if (!e.residual.empty()) {
+    args.residual = e.residual.data;
+    args.residual_stride = e.residual.stride;
+    args.residual_form = form_of(*e.residual.elem);
+  }
+  args.out = out.data;
+  args.out_stride = out.stride;
+  args.out_form = form_of(*out.elem);
+}
+
+// What is subtracted from each code of x, [M]: the zero point, and the kernel's own offset.
+void describe_scales(const QuantizedActivation& codes, const Planned& plan, CpuQueue& queue,
+                     LinearArgs& args) {
+  const bool per_token = codes.spec.block.rows == 1;
+  args.x_scales = codes.scales.data;
+  args.x_scale_stride = per_token ? codes.scales.stride : 0;
+  if (plan.kernel.input != Input::kInt8) return;
+  const int32_t offset = kernels_of(plan.kernel.isa).int8_offset;
+  auto* offsets = queue.scratch(ScratchUse::kLinearOffsets).get_as<int32_t>(codes.codes.rows);
+  for (int64_t m = 0; m < codes.codes.rows; ++m) {
+    offsets[m] = offset;
+    if (codes.spec.asymmetric) offsets[m] += codes.zero_points.row(per_token ? m : 0)[0];
+  }
+  args.x_offsets = offsets;
+}
+
+}  // namespace
+
+void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Queue* queue) {
+  CpuQueue& q = cpu_queue(queue);
+  const Planned plan = plan_of(w);
+  check(plan.kernel.isa == q.isa, "cpu: a weight planned by this queue");
+  const int64_t rows = out.rows, tiles = (plan.layout.strips + kTileStrips - 1) / kTileStrips;
+  check(out.cols == plan.layout.rows, "cpu: linear's output is [M, N]");
+  if (rows == 0 || tiles == 0) return;
+
+  LinearArgs args;
+  describe_weight(w, plan.layout, args);
+  describe_output(out, e, args);
+  const PreparedInput input = prepare(x, w, plan, q);
+  args.x = input.data;
+  args.x_stride = input.stride;
+  if (plan.kernel.input != Input::kRunDtype) describe_scales(codes_for(x, w), plan, q, args);
+
+  const LinearIsa& isa = kernels_of(q.isa);
+  const LinearRun run = plan.kernel.arithmetic == Arithmetic::kBf16   ? isa.bf16
+                        : plan.kernel.arithmetic == Arithmetic::kInt8 ? isa.int8
+                                                                      : isa.f32;
+  const int threads = q.pool.threads();
+  std::byte* scratch = q.scratch(ScratchUse::kLinearWorkers).get(threads * kLinearScratchBytes);
+  // Pieces of tiles x rows: several per thread, so that a thread whose core is shared holds up
+  // nobody; rows are cut only where the tiles alone are too few.
+  constexpr int64_t kPiecesPerThread = 8, kRowsLeast = 48;
+  const int64_t wanted = threads == 1 ? 1 : threads * kPiecesPerThread;
+  const int64_t tile_step = std::max<int64_t>(1, tiles / wanted);
+  const int64_t tile_pieces = (tiles + tile_step - 1) / tile_step;
+  const int64_t row_pieces =
+      std::clamp<int64_t>(rows / kRowsLeast, 1, std::max<int64_t>(1, wanted / 2 / tile_pieces));
+  const int64_t row_step = (rows + row_pieces - 1) / row_pieces;
+  q.pool.parallel_for(tile_pieces * row_pieces, 1, [&](int worker, int64_t begin, int64_t end) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t t = piece / row_pieces * tile_step, m = piece % row_pieces * row_step;
+      run(args, {t, std::min(t + tile_step, tiles), m, std::min(m + row_step, rows)},
+          scratch + worker * kLinearScratchBytes);
+    }
+  });
+}
+
+}  // namespace mantissa::cpu

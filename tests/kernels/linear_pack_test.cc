@@ -1,0 +1,151 @@
+// Packed weights: round trip, exact sizes, any band, gathered rows, refusals.
+#include "kernels/cpu/plan.h"
+#include "linear_problem.h"
+
+namespace mantissa::linear_test {
+namespace {
+
+const char* const kSchemes[] = {
+    "bf16",
+    "fp8",
+    "ptpc_fp8",
+    "fp8_weight_only",
+    "int8",
+    "int8_weight_only",
+    "int8_weight_only:g64",
+    "int4_weight_only:g32",
+    "int4_weight_only:g128:asym",
+    "int4_weight_only:channel",
+    "int3_weight_only:g64:asym",
+    "int5_weight_only:g32",
+    "mxfp8_weight_only",
+    "mxfp4_weight_only",
+    "nvfp4_weight_only",
+};
+const Shape kShapes[] = {
+    {0, 1, 1, "one code"},
+    {0, 70, 37, "nothing a multiple of anything"},
+    {0, 64, 256, "whole tiles"},
+    {0, 17, 300, "a strip and a row; a short last group"},
+};
+
+TEST(LinearPack, RoundTrip) {
+  CpuDevice device("auto");
+  for (const char* scheme : kSchemes) {
+    for (const Shape& shape : kShapes) {
+      for (const int64_t band : {1, 5, 64}) {
+        SCOPED_TRACE(text(scheme, ", bands of ", band, ": ", shape.why));
+        Problem p(parse_scheme(scheme), kBF16, shape, {});
+        const Weight w = p.pack(device.queue(), band);
+        QuantRows back;
+        cpu::unpack_rows(w, 0, shape.n, back, device.queue());
+        EXPECT_EQ(*back.elem, *p.weight.elem);
+        EXPECT_EQ(back.block, p.weight.block);
+        EXPECT_EQ(back.codes, p.weight.codes);
+        EXPECT_EQ(back.scales, p.weight.scales);
+        EXPECT_EQ(back.zero_points, p.weight.zero_points);
+        EXPECT_EQ(back.global_scale, p.weight.global_scale);
+        const int64_t last = shape.n - 1;
+        cpu::unpack_rows(w, last, 1, back, device.queue());
+        const auto row_bytes = p.weight.codes.size() / static_cast<size_t>(shape.n);
+        EXPECT_TRUE(std::equal(back.codes.begin(), back.codes.end(),
+                               p.weight.codes.end() - static_cast<int64_t>(row_bytes)));
+      }
+    }
+  }
+}
+
+// codes + scales + padding: N to 16, K to a dword, sections to 64 bytes, 4 bytes a row for a scale
+// in float32, 4 more for sums.
+TEST(LinearPack, PlannedBytesAreCodesAndScales) {
+  CpuDevice device("auto");
+  struct Size {
+    const char* scheme;
+    int64_t bytes;
+  };
+  const int64_t n = 128, k = 1024;
+  const Size sizes[] = {
+      {"bf16", n * k * 2},
+      {"ptpc_fp8", n * k + n * 4},
+      {"int8", n * k + n * 8},
+      {"int4_weight_only:g64", n * k / 2 + n * k / 64 * 2},
+      {"int4_weight_only:g64:asym", n * k / 2 + n * k / 64 * 3},
+      {"mxfp4_weight_only", n * k / 2 + n * k / 32},
+  };
+  for (const Size& size : sizes) {
+    const Weight w = cpu::plan_weight({.name = "w",
+                                       .scheme = parse_scheme(size.scheme),
+                                       .run_dtype = &kBF16,
+                                       .rows = n,
+                                       .cols = k},
+                                      device.queue());
+    EXPECT_EQ(w.bytes, size.bytes) << size.scheme;
+  }
+}
+
+TEST(LinearPack, EmbedGathersDequantizedRows) {
+  CpuDevice device("auto");
+  for (const char* scheme : kSchemes) {
+    for (const Elem* run : {&kBF16, &kF16, &kF32}) {
+      SCOPED_TRACE(text(scheme, " ", run->name));
+      const Shape shape{0, 70, 300, "ragged"};
+      Problem p(parse_scheme(scheme), *run, shape, {});
+      const Weight w = p.pack(device.queue());
+      const std::vector<int32_t> ids{69, 0, 17, 17, 63};
+      Batch batch;
+      batch.tokens = static_cast<int32_t>(ids.size());
+      batch.token_ids = ids.data();
+      Buffer out(*run, batch.tokens, shape.k);
+      cpu::embed(out.view(), w, batch, device.queue());
+      for (size_t t = 0; t < ids.size(); ++t) {
+        for (int64_t k = 0; k < shape.k; ++k) {
+          const double want = compare::rounded(*run, p.weight_value(ids[t], k));
+          ASSERT_EQ(compare::value_at(out.view(), static_cast<int64_t>(t), k), want)
+              << t << " " << k;
+        }
+      }
+    }
+  }
+}
+
+TEST(LinearPack, RefusalsNameTheWeightAndTheReasons) {
+  CpuDevice device("auto");
+  for (const char* scheme : {"codebook4", "fp8_block", "mxfp8", "nvfp4"}) {
+    try {
+      cpu::plan_weight({.name = "layers.0.qkv",
+                        .scheme = parse_scheme(scheme),
+                        .run_dtype = &kBF16,
+                        .rows = 64,
+                        .cols = 64},
+                       device.queue());
+      ADD_FAILURE() << scheme << " was planned";
+    } catch (const Error& e) {
+      EXPECT_NE(e.found.find("layers.0.qkv"), std::string::npos);
+      EXPECT_NE(e.found.find(scheme), std::string::npos);
+    }
+  }
+}
+
+TEST(LinearPack, ForcedInstructionSetsAreForced) {
+  EXPECT_THROW(cpu::resolve_isa("sse9"), Error);
+  EXPECT_EQ(cpu::resolve_isa("portable"), cpu::Isa::kPortable);
+  for (const cpu::IsaRow& row : cpu::isa_rows()) {
+    if (cpu::missing(row.isa).empty()) {
+      EXPECT_EQ(cpu::resolve_isa(row.name), row.isa);
+    } else {
+      EXPECT_THROW(cpu::resolve_isa(row.name), Error);
+    }
+  }
+}
+
+// Every kernel of the table is one of an instruction set, with a name after the grammar.
+TEST(LinearPack, KernelNamesEndInTheirInstructionSet) {
+  for (const cpu::CpuLinear& kernel : cpu::linear_table()) {
+    const std::string end = text("__", cpu::name(kernel.isa));
+    EXPECT_TRUE(kernel.base.name.ends_with(end)) << kernel.base.name;
+    EXPECT_TRUE(kernel.base.name.starts_with("linear_")) << kernel.base.name;
+  }
+}
+
+}  // namespace
+}  // namespace mantissa::linear_test

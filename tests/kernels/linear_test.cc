@@ -1,0 +1,185 @@
+// `linear` of the CPU backend against float64 on dequantized inputs: exactness, RMS, worst case;
+// every scheme that runs x every instruction set x shapes x epilogues; batch invariance.
+#include "linear_problem.h"
+
+namespace mantissa::linear_test {
+namespace {
+
+struct SchemeCase {
+  const char* scheme;
+  const Elem* run;
+};
+// Every scheme with a CPU kernel, in the run dtypes that change the kernel.
+const SchemeCase kCases[] = {
+    {"bf16", &kBF16},
+    {"bf16", &kF16},
+    {"bf16", &kF32},
+    {"fp8", &kBF16},
+    {"fp8:act=token", &kBF16},
+    {"fp8:act=token", &kF16},
+    {"ptpc_fp8", &kBF16},
+    {"ptpc_fp8", &kF32},
+    {"fp8_weight_only", &kBF16},
+    {"fp8_weight_only", &kF32},
+    {"int8", &kBF16},
+    {"int8", &kF16},
+    {"int8:asym", &kBF16},
+    {"int8_weight_only", &kBF16},
+    {"int8_weight_only", &kF16},
+    {"int8_weight_only:g64", &kBF16},
+    {"int4_weight_only:g32", &kBF16},
+    {"int4_weight_only:g64", &kBF16},
+    {"int4_weight_only:g128", &kBF16},
+    {"int4_weight_only:g256", &kBF16},
+    {"int4_weight_only:g32:asym", &kBF16},
+    {"int4_weight_only:g128:asym", &kBF16},
+    {"int4_weight_only:g128:asym", &kF32},
+    {"int4_weight_only:g64", &kF16},
+    {"int4_weight_only:channel", &kBF16},
+    {"int4_weight_only:channel:asym", &kBF16},
+    {"int4_fp8:g64", &kBF16},
+    {"int2_weight_only:g32", &kBF16},
+    {"int3_weight_only:g64:asym", &kBF16},
+    {"int6_weight_only:g32", &kBF16},
+    {"mxfp8_weight_only", &kBF16},
+    {"mxfp6_weight_only", &kBF16},
+    {"mxfp4_weight_only", &kBF16},
+    {"nvfp4_weight_only", &kBF16},
+};
+
+const Shape kShapes[] = {
+    {0, 48, 64, "no token"},
+    {1, 64, 64, "one token, one tile"},
+    {1, 1, 1, "one of everything"},
+    {3, 17, 5, "N and K smaller than, and no multiple of, anything"},
+    {2, 16, 8, "one strip, one dword of nibbles"},
+    {5, 1, 300, "one output; a short last group"},
+    {7, 130, 96, "no dimension a multiple of a tile; one row past the register tile"},
+    {13, 80, 259, "K no multiple of 2, 4, 8 or of a group"},
+    {50, 72, 130, "more rows than wait at once"},
+    {2, 33, 5000, "K longer than a panel of any kernel"},
+};
+
+std::string name_of(const SchemeCase& c) {
+  return std::string(c.scheme) + " " + std::string(c.run->name);
+}
+
+class Linear : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    for (const cpu::IsaRow& row : cpu::isa_rows()) {
+      const std::string lack = row.name == GetParam() ? cpu::missing(row.isa) : "";
+      if (!lack.empty()) GTEST_SKIP() << "this processor lacks " << lack;
+    }
+  }
+};
+
+// Small integers and one-hot rows: every partial sum is exact, so is the result but for one
+// rounding.
+TEST_P(Linear, ExactWhereSumsAreExact) {
+  CpuDevice device(GetParam());
+  for (const SchemeCase& c : kCases) {
+    for (const Shape& shape : kShapes) {
+      for (const Fill fill : {Fill::kIntegers, Fill::kOneHot}) {
+        SCOPED_TRACE(name_of(c) + ": " + shape.why);
+        Problem p(parse_scheme(c.scheme), *c.run, shape,
+                  {.fill = fill, .bias = true, .residual = true});
+        const Weight w = p.pack(device.queue());
+        Buffer out = p.run(w, device.queue());
+        Values want, bound;
+        p.reference(want, bound);
+        for (double& v : want) v = compare::rounded(p.out_elem(), v);
+        EXPECT_TRUE(compare::within(out.view(), want, Values(want.size(), 0)));
+      }
+    }
+  }
+}
+
+TEST_P(Linear, WithinTheWorstCaseBound) {
+  CpuDevice device(GetParam());
+  uint32_t seed = 7;
+  for (const SchemeCase& c : kCases) {
+    for (const Shape& shape : kShapes) {
+      for (const int epilogue : {0, 1, 2, 3}) {
+        SCOPED_TRACE(name_of(c) + ": " + shape.why);
+        Problem p(parse_scheme(c.scheme), *c.run, shape,
+                  {.bias = epilogue % 2 == 1, .residual = epilogue / 2 == 1, .seed = ++seed});
+        const Weight w = p.pack(device.queue(), 16);
+        Buffer out = p.run(w, device.queue());
+        Values want, bound;
+        p.reference(want, bound);
+        EXPECT_TRUE(compare::within(out.view(), want, bound));
+      }
+    }
+  }
+}
+
+TEST_P(Linear, RealLayerAndLongK) {
+  CpuDevice device(GetParam());
+  const Shape shapes[] = {{17, 192, 2048, "a layer's K, three tiles"},
+                          {2, 20, 70000, "K beyond the int32-safe chunk"}};
+  for (const SchemeCase& c : kCases) {
+    for (const Shape& shape : shapes) {
+      SCOPED_TRACE(name_of(c) + ": " + shape.why);
+      Problem p(parse_scheme(c.scheme), *c.run, shape, {.bias = true, .f32_out = true, .seed = 3});
+      const Weight w = p.pack(device.queue());
+      Buffer out = p.run(w, device.queue());
+      Values want, bound;
+      p.reference(want, bound);
+      EXPECT_TRUE(compare::within(out.view(), want, bound));
+      const compare::Rms rms = compare::rms_of(out.view(), want);
+      const double u = compare::unit_roundoff(kF32);
+      EXPECT_LE(rms.error, 4 * std::sqrt(static_cast<double>(shape.k)) * u * rms.value);
+    }
+  }
+}
+
+// Extreme codes of int8: 255 * 128 * 2^16 must not overflow a chunk's int32.
+TEST_P(Linear, Int8ExtremesOverLongK) {
+  CpuDevice device(GetParam());
+  for (const char* scheme : {"int8", "int8:asym"}) {
+    Problem p(parse_scheme(scheme), kBF16, {1, 16, 70000, "longer than a chunk"},
+              {.fill = Fill::kOneHot, .f32_out = true});
+    p.saturate();
+    const Weight w = p.pack(device.queue());
+    Buffer out = p.run(w, device.queue());
+    Values want, bound;
+    p.reference(want, bound);
+    EXPECT_TRUE(compare::within(out.view(), want, bound)) << scheme;
+  }
+}
+
+// A row alone, in a batch, and with any number of threads: the same bits.
+TEST_P(Linear, RowsDoNotDependOnTheBatchOrTheThreads) {
+  CpuDevice device(GetParam()), single(GetParam(), 1), many(GetParam(), 5);
+  const Shape shape{61, 200, 700, "rows of every remainder of the register tile"};
+  for (const SchemeCase& c : kCases) {
+    SCOPED_TRACE(name_of(c));
+    Problem p(parse_scheme(c.scheme), *c.run, shape, {.bias = true, .residual = true});
+    const Weight w = p.pack(device.queue());
+    Buffer batch = p.run(w, device.queue());
+    EXPECT_TRUE(compare::bit_equal(batch.view(), p.run(w, single.queue()).view()));
+    EXPECT_TRUE(compare::bit_equal(batch.view(), p.run(w, many.queue()).view()));
+    for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 16, 33}) {
+      Buffer some = p.run(w, device.queue(), 60 - rows, rows);
+      ASSERT_TRUE(compare::bit_equal(batch.view().row_range(60 - rows, rows), some.view())) << rows;
+    }
+  }
+}
+
+TEST_P(Linear, ResidualMayBeTheOutput) {
+  CpuDevice device(GetParam());
+  for (const char* scheme : {"bf16", "int8", "ptpc_fp8", "int4_weight_only:g32"}) {
+    Problem p(parse_scheme(scheme), kBF16, {9, 75, 64, "a ragged last strip"}, {.residual = true});
+    const Weight w = p.pack(device.queue());
+    Buffer apart = p.run(w, device.queue());
+    Buffer in_place = p.run(w, device.queue(), 0, 9, /*in_place=*/true);
+    EXPECT_TRUE(compare::bit_equal(apart.view(), in_place.view())) << scheme;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, Linear, ::testing::Values("portable", "avx2", "avx512"),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+}  // namespace mantissa::linear_test
