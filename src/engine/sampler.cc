@@ -53,10 +53,13 @@ inline float exp_negative(float x) {
   const float shifted = clamped * 1.44269504f + kRound;
   const float n = shifted - kRound;
   const float r = (clamped - n * kLn2High) - n * kLn2Low;
-  float p = 1.0f / 5040;
-  for (const float c : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) {
-    p = p * r + c;
-  }
+  float p = r * (1.0f / 5040) + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
   const int32_t power = (std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kRound)) << 23;
   const float value = std::bit_cast<float>(std::bit_cast<int32_t>(p) + power);
   return x > -87.0f ? value : 0.0f;
@@ -108,79 +111,70 @@ void collect_top(std::span<const float> logits, std::span<const float> weights, 
   for (size_t i = 0; i < logits.size(); ++i) {
     if (logits[i] < threshold || logits[i] == -kInfinity) continue;
     if (!weights.empty() && weights[i] < least) continue;
-    out.push_back({logits[i], static_cast<int32_t>(i)});
+    out.push_back({logits[i], weights.empty() ? 0 : weights[i], static_cast<int32_t>(i)});
     if (out.size() >= full) cut();
   }
   cut();
 }
 
-// Sorts the first candidates until their mass reaches `mass`, and drops the others. Blocks of
-// growing size: with real logits the first is enough.
-void keep_mass(std::vector<Candidate>& candidates, std::span<const float> weights, double mass) {
-  double sum = 0;
-  size_t done = 0;
-  for (size_t block = 256; done < candidates.size(); block *= 4) {
-    const auto first = candidates.begin() + static_cast<ptrdiff_t>(done);
-    const size_t end = std::min(candidates.size(), done + block);
-    const auto last = candidates.begin() + static_cast<ptrdiff_t>(end);
-    if (end < candidates.size()) std::nth_element(first, last, candidates.end(), before);
-    std::sort(first, last, before);
-    for (; done < end; ++done) {
-      if (sum >= mass && done > 0) {
-        candidates.resize(done);
-        return;
-      }
-      sum += static_cast<double>(weights[static_cast<size_t>(candidates[done].id)]);
-    }
-  }
+// Masses are weights in fixed point: sums of integers do not depend on their order, so that
+// candidates can stay unsorted. 2^40 for each of up to 2^23 tokens fits into 64 bits.
+uint64_t mass(const Candidate& c) {
+  return static_cast<uint64_t>(c.weight * 0x1p40f);
+}
+uint64_t mass(std::span<const Candidate> candidates) {
+  uint64_t sum = 0;
+  for (const Candidate& c : candidates) sum += mass(c);
+  return sum;
 }
 
-// Candidates that pass min-p, top-k and top-p, best first.
-void filter(const SamplingParams& params, std::span<const float> logits, SamplerScratch& s) {
+// The number of best candidates that have at least this mass together, all of them where there is
+// not as much. They are moved to the front, the last of them last. Quickselect on mass.
+size_t reach(std::span<Candidate> candidates, uint64_t wanted) {
+  constexpr size_t kSmall = 32;
+  size_t first = 0, last = candidates.size();
+  uint64_t sum = 0;  // of what stands before first
+  const auto at = [&](size_t i) { return candidates.begin() + static_cast<ptrdiff_t>(i); };
+  while (last - first > kSmall) {
+    const size_t middle = first + (last - first) / 2;
+    std::nth_element(at(first), at(middle), at(last), before);
+    const uint64_t half = mass(candidates.subspan(first, middle - first));
+    if (sum + half >= wanted) {
+      last = middle;
+    } else {
+      sum += half;
+      first = middle;
+    }
+  }
+  std::sort(at(first), at(last), before);
+  for (; first < last; ++first) {
+    sum += mass(candidates[first]);
+    if (sum >= wanted) return first + 1;
+  }
+  return last;
+}
+
+// A token of those that pass min-p, top-k and top-p: the one at share u of their mass, best first.
+int32_t draw_filtered(const SamplingParams& params, std::span<const float> logits,
+                      SamplerScratch& s, double u) {
   const auto min_p = static_cast<float>(params.min_p);
-  const size_t k = params.top_k > 0 ? static_cast<size_t>(params.top_k) : logits.size();
-  float least = min_p;
-  double total = -1;
-  if (k >= logits.size() && params.top_p < 1) {
-    // Lighter ones weigh less than (1 - p) / 2 of the likeliest token together: beyond top-p.
-    least = std::max(
-        min_p, static_cast<float>((1 - params.top_p) / 2 / static_cast<double>(logits.size())));
-    total = sum_of(s.weights, min_p);
+  const bool all = params.top_k <= 0 || static_cast<size_t>(params.top_k) >= logits.size();
+  const size_t k = all ? logits.size() : static_cast<size_t>(params.top_k);
+  // Lighter ones weigh less than (1 - top_p) / 2 of the best token together: beyond top-p.
+  const double negligible = (1 - params.top_p) / 2 / static_cast<double>(logits.size());
+  collect_top(logits, s.weights, all ? std::max(min_p, static_cast<float>(negligible)) : min_p, k,
+              s.candidates);
+  std::span<Candidate> kept = s.candidates;
+  if (params.top_p < 1) {
+    const double total = all ? sum_of(s.weights, min_p) * 0x1p40 : static_cast<double>(mass(kept));
+    kept = kept.first(reach(kept, static_cast<uint64_t>(std::ceil(params.top_p * total))));
   }
-  collect_top(logits, s.weights, least, std::min(k, logits.size()), s.candidates);
-  if (params.top_p >= 1) {
-    std::sort(s.candidates.begin(), s.candidates.end(), before);
-    return;
-  }
-  if (total < 0) {
-    std::sort(s.candidates.begin(), s.candidates.end(), before);  // for a sum in fixed order
-    total = 0;
-    for (const Candidate& c : s.candidates) {
-      total += static_cast<double>(s.weights[static_cast<size_t>(c.id)]);
-    }
-  }
-  keep_mass(s.candidates, s.weights, params.top_p * total);
+  const uint64_t total = mass(kept);
+  const auto share = static_cast<uint64_t>(u * static_cast<double>(total));
+  return kept[reach(kept, std::min(share + 1, total)) - 1].id;
 }
 
-// The candidate at share u of their mass.
-int32_t draw(std::span<const Candidate> candidates, std::span<const float> weights, double u) {
-  const auto weight = [&](const Candidate& c) {
-    return static_cast<double>(weights[static_cast<size_t>(c.id)]);
-  };
-  double total = 0;
-  for (const Candidate& c : candidates) total += weight(c);
-  double left = u * total;
-  int32_t chosen = candidates.front().id;
-  for (const Candidate& c : candidates) {
-    if (weight(c) == 0) continue;
-    chosen = c.id;
-    left -= weight(c);
-    if (left < 0) break;
-  }
-  return chosen;
-}
-
-// The same over the whole vocabulary, in order of id: by blocks first.
+// A token of the whole vocabulary at share u, in order of id: by blocks first.
 int32_t draw_any(std::span<const float> weights, double u) {
   std::vector<double> sums;
   sums.reserve(weights.size() / kBlock + 1);
@@ -257,9 +251,7 @@ int32_t choose(const SampleInput& input, const SamplingParams& params, float raw
   weigh(logits, max, static_cast<float>(params.temperature), s.weights);
   const double u = random_uniform(params.seed, static_cast<uint64_t>(input.position));
   const bool all = params.top_p >= 1 && params.top_k <= 0 && params.min_p == 0;
-  if (all) return draw_any(s.weights, u);
-  filter(params, logits, s);
-  return draw(s.candidates, s.weights, u);
+  return all ? draw_any(s.weights, u) : draw_filtered(params, logits, s, u);
 }
 
 }  // namespace

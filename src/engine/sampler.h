@@ -1,6 +1,6 @@
 // From logits to a token: pure functions. A token depends on parameters, history, seed, position
-// and logits alone, and is the same on every machine: the exponential is our own, sums have a
-// fixed order.
+// and logits alone, and is the same on every machine: the exponential is our own, sums are exact or
+// have a fixed order.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,7 @@ struct SampledToken {
 // Memory that calls reuse; one per thread.
 struct SamplerScratch {
   struct Candidate {
-    float logit;
+    float logit, weight;
     int32_t id;
   };
   std::vector<float> logits, weights;  // [V]

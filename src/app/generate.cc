@@ -1,0 +1,289 @@
+// `mantissa generate`: one or many prompts in one continuous batch; text streams as it comes.
+#include <algorithm>
+#include <boost/json.hpp>
+#include <charconv>
+#include <chrono>
+
+#include "app/command.h"
+#include "app/load.h"
+#include "app/output.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "engine/engine.h"
+#include "text/utf8.h"
+
+namespace mantissa {
+namespace {
+
+constexpr int64_t kPromptsBytesMax = int64_t{1} << 30;
+constexpr double kMany = 1e15;
+
+// clang-format off
+constexpr Option kOptions[] = {
+    {"--prompt", OptionType::kList, "", "TEXT", "what to continue; may be given several times"},
+    {"--prompts-file", OptionType::kText, "", "F", "a file with one prompt a line"},
+    {"--max-tokens", OptionType::kInteger, "", "N", "most tokens of an answer; unset: the model's max_new_tokens, else 256, fewer where the context ends before", "", 1, kMany},
+    {"--temperature", OptionType::kReal, "", "T", "0: always the most likely token; unset: the model's, else 1", "", 0, 1e6},
+    {"--top-p", OptionType::kReal, "", "P", "only the likeliest tokens that reach this mass; unset: the model's, else 1", "", 0, 1},
+    {"--top-k", OptionType::kInteger, "", "K", "only the K likeliest tokens, 0 for all; unset: the model's, else 0", "", -1, kMany},
+    {"--min-p", OptionType::kReal, "", "P", "only tokens with this share of the likeliest one's probability; unset: the model's, else 0", "", 0, 1},
+    {"--repetition-penalty", OptionType::kReal, "", "R", "above 1: tokens seen before become less likely; unset: the model's, else 1", "", 0, 1e6},
+    {"--stop", OptionType::kList, "", "S", "ends an answer, and is not part of it; may be given several times"},
+    {"--stop-token-id", OptionType::kList, "", "ID", "ends an answer, besides the model's own end tokens; may be given several times"},
+    {"--ignore-eos", OptionType::kFlag, "", "", "the model's end tokens do not end an answer"},
+    {"--logprobs", OptionType::kInteger, "", "N", "with --json: each token's log-probability, and that of the N likeliest ones", "", 0, kLogprobsMax},
+};
+// clang-format on
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::vector<std::string> prompts_of(const Args& args) {
+  std::vector<std::string> prompts = args.list("prompt");
+  if (args.given("prompts-file")) {
+    const std::string content = read_file(args.text("prompts-file"), kPromptsBytesMax);
+    for (size_t at = 0; at < content.size();) {
+      const size_t end = std::min(content.find('\n', at), content.size());
+      std::string line = content.substr(at, end - at);
+      if (line.ends_with('\r')) line.pop_back();
+      prompts.push_back(std::move(line));
+      at = end + 1;
+    }
+    if (content.empty()) throw Error(text(args.text("prompts-file"), " is empty"), "add a prompt");
+  }
+  if (prompts.empty()) {
+    throw Error("there is no prompt", "give --prompt TEXT or --prompts-file FILE");
+  }
+  return prompts;
+}
+
+int32_t token_id_of(const std::string& word) {
+  int32_t id = 0;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+  if (error != std::errc{} || end != word.data() + word.size()) {
+    throw Error(text("--stop-token-id ", quoted(word), " is no token id"), "give a whole number");
+  }
+  return id;
+}
+
+SamplingOptions sampling_of(const Args& args) {
+  const auto real = [&](const char* name) {
+    return args.given(name) ? std::optional(args.real(name)) : std::nullopt;
+  };
+  const auto integer = [&](const char* name) {
+    return args.given(name) ? std::optional(args.integer(name)) : std::nullopt;
+  };
+  SamplingOptions o;
+  o.max_tokens = integer("max-tokens");
+  o.temperature = real("temperature");
+  o.top_p = real("top-p");
+  o.min_p = real("min-p");
+  o.repetition_penalty = real("repetition-penalty");
+  o.top_k = integer("top-k");
+  o.seed = static_cast<uint64_t>(args.integer("seed"));
+  o.stop = args.list("stop");
+  for (const std::string& id : args.list("stop-token-id")) {
+    o.stop_token_ids.push_back(token_id_of(id));
+  }
+  o.ignore_eos = args.flag("ignore-eos");
+  if (args.given("logprobs")) {
+    if (!args.flag("json")) throw Error("--logprobs shows in JSON only", "add --json");
+    o.logprobs = static_cast<int>(args.integer("logprobs"));
+  }
+  return o;
+}
+
+struct Answer {
+  std::string prompt;
+  int64_t prompt_tokens = 0;
+  std::string text;
+  std::vector<int32_t> token_ids;
+  std::vector<SampledToken> logprobs;
+  FinishReason finish = FinishReason::kNone;
+  double seconds = 0;
+};
+
+boost::json::object json_of(const LogprobEntry& entry) {
+  return {{"id", entry.id}, {"logprob", static_cast<double>(entry.logprob)}};
+}
+
+boost::json::object json_of(const Answer& answer, bool logprobs) {
+  std::string prompt;  // JSON is UTF-8, also where the command line is not
+  const size_t unfinished = append_valid_utf8(prompt, answer.prompt);
+  if (unfinished > 0) prompt += kReplacement;
+  boost::json::object object{
+      {"prompt", prompt},
+      {"text", answer.text},
+      {"token_ids", boost::json::array(answer.token_ids.begin(), answer.token_ids.end())},
+      {"finish_reason", std::string(finish_name(answer.finish))},
+      {"prompt_tokens", answer.prompt_tokens},
+      {"completion_tokens", answer.token_ids.size()},
+      {"seconds", answer.seconds}};
+  if (!logprobs) return object;
+  boost::json::array tokens;
+  for (const SampledToken& token : answer.logprobs) {
+    boost::json::object row = json_of(token.chosen);
+    boost::json::array top;
+    for (const LogprobEntry& entry : token.top) top.push_back(json_of(entry));
+    row["top"] = std::move(top);
+    tokens.push_back(std::move(row));
+  }
+  object["logprobs"] = std::move(tokens);
+  return object;
+}
+
+// Prints answers in the order of their prompts: JSON when one is complete, text as it comes. What
+// later prompts have said meanwhile waits.
+class Printer {
+ public:
+  Printer(const Args& args, size_t prompts)
+      : json_(args.flag("json")), logprobs_(args.given("logprobs")), many_(prompts > 1) {}
+
+  void show(const std::vector<Answer>& answers) {
+    for (; next_ < answers.size(); ++next_, shown_ = 0) {
+      const Answer& answer = answers[next_];
+      const bool done = answer.finish != FinishReason::kNone;
+      if (!json_) show_text(answer, done);
+      if (!done) return;
+      if (json_) print_json(json_of(answer, logprobs_));
+      started_ = false;
+    }
+  }
+
+ private:
+  void show_text(const Answer& answer, bool done) {
+    if (many_ && !started_) {
+      print_line(text(next_ > 0 ? "\n" : "", "[", next_ + 1, "] ", quoted(answer.prompt)));
+    }
+    started_ = true;
+    if (answer.text.size() > shown_) print_text(std::string_view(answer.text).substr(shown_));
+    shown_ = answer.text.size();
+    if (done) print_line("");
+  }
+
+  bool json_, logprobs_, many_;
+  size_t next_ = 0;       // the prompt whose answer comes now
+  size_t shown_ = 0;      // bytes of its text
+  bool started_ = false;  // its heading is printed
+};
+
+struct Totals {
+  double first_token_seconds = 0, seconds = 0;
+  int64_t prompt_tokens = 0, tokens = 0;
+};
+
+void add(Answer& answer, const OutputDelta& delta) {
+  answer.text += delta.text;
+  answer.token_ids.insert(answer.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
+  answer.logprobs.insert(answer.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
+  answer.finish = delta.finish;
+}
+
+Totals run_batch(const Args& args, Engine& engine, const SamplingOptions& sampling,
+                 std::vector<Answer>& answers, std::vector<std::vector<int32_t>>& prompts) {
+  const Clock::time_point start = Clock::now();
+  Totals totals;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const SequenceId id = engine.submit({std::move(prompts[i]), sampling});
+    check(id == static_cast<SequenceId>(i), "ids count the prompts");
+    totals.prompt_tokens += answers[i].prompt_tokens;
+  }
+  Printer printer(args, answers.size());
+  Progress progress(args, "generating");
+  size_t done = 0;
+  while (!engine.idle()) {
+    for (const OutputDelta& delta : engine.step()) {
+      if (delta.error) throw *delta.error;
+      Answer& answer = answers[static_cast<size_t>(delta.id)];
+      add(answer, delta);
+      answer.seconds = seconds_since(start);
+      if (totals.tokens == 0) totals.first_token_seconds = answer.seconds;
+      totals.tokens += static_cast<int64_t>(delta.token_ids.size());
+      done += delta.finish != FinishReason::kNone ? 1 : 0;
+    }
+    if (args.flag("json")) progress.clear();
+    printer.show(answers);
+    if (args.flag("json")) {
+      progress.update(static_cast<int64_t>(done), static_cast<int64_t>(answers.size()));
+    }
+  }
+  totals.seconds = seconds_since(start);
+  return totals;
+}
+
+// Before anything is loaded: parameters out of range, prompts that do not fit.
+std::vector<std::vector<int32_t>> encode_prompts(const Tokenizer& tokenizer,
+                                                 const SamplingOptions& sampling,
+                                                 const SchedulerLimits& limits,
+                                                 std::vector<Answer>& answers) {
+  std::vector<std::vector<int32_t>> prompts;
+  for (Answer& answer : answers) {
+    prompts.push_back(tokenizer.encode(answer.prompt, /*add_special_tokens=*/true));
+    answer.prompt_tokens = std::ssize(prompts.back());
+    try {
+      if (prompts.back().empty()) {
+        throw Error("the prompt has no tokens", "give a text; this tokenizer adds no first token");
+      }
+      check_fits({answer.prompt_tokens}, {sampling.max_tokens.value_or(1)}, limits);
+    } catch (const Error& e) {
+      if (answers.size() == 1) throw;
+      throw Error(text("prompt ", prompts.size(), ": ", e.found), e.fix);
+    }
+  }
+  return prompts;
+}
+
+void run(const Args& args) {
+  ModelOptions options = model_options_of(args);
+  set_limit_options(args, options);
+  const SamplingOptions sampling = sampling_of(args);
+  std::vector<Answer> answers;
+  for (std::string& prompt : prompts_of(args)) answers.emplace_back().prompt = std::move(prompt);
+  const ModelConfig config = config_of(options);
+  const EngineDefaults defaults = engine_defaults(config, options.seed);
+  const std::string parameters = describe_params(sampling, defaults);
+  const int64_t context = context_of(options, config);
+  const Tokenizer tokenizer = Tokenizer::load(options.folder);
+  for (const std::string& line : tokenizer.notes()) note(text("notice: ", line));
+  std::vector<std::vector<int32_t>> prompts = encode_prompts(
+      tokenizer, sampling,
+      {.step_tokens_max = {}, .page = {1}, .pages = {context}, .context_max = {context}}, answers);
+  options.max_num_seqs = std::min(options.max_num_seqs, std::ssize(answers));
+  Model model = open_model(args, options);
+  note(parameters);
+  Engine engine(engine_model(model), engine_text(tokenizer), defaults);
+  const Totals totals = run_batch(args, engine, sampling, answers, prompts);
+  const EngineStats stats = engine.stats();
+  note(text(answers.size(), answers.size() == 1 ? " prompt, " : " prompts, ", totals.prompt_tokens,
+            " tokens; ", totals.tokens, " tokens generated in ", human_seconds(totals.seconds),
+            ", ", fixed(static_cast<double>(totals.tokens) / totals.seconds, 1),
+            " tokens/s; the first after ", human_seconds(totals.first_token_seconds),
+            stats.preemptions > 0 ? text("; ", stats.preemptions,
+                                         " times a sequence was computed again: the KV "
+                                         "cache is small")
+                                  : ""));
+}
+
+}  // namespace
+
+const Verb kGenerateVerb = {
+    .name = "generate",
+    .summary = "continue one prompt, or many in one batch",
+    .details =
+        "Prints the text that follows each prompt. Parameters that are not given come from the "
+        "model's generation_config.json and are shown. A token depends on --seed, its position and "
+        "the model alone: a prompt gets the same answer whatever else is in the batch (but with "
+        "the scheme fp8, whose activation scale spans the batch).",
+    .examples =
+        "mantissa generate models/wiki-6m --prompt \"The history of\" -q ptpc_fp8\n"
+        "mantissa generate models/wiki-6m --prompt \"The city\" --max-tokens 40 --temperature 0\n"
+        "mantissa generate models/wiki-6m --prompts-file prompts.txt --json --max-tokens 64",
+    .groups = kModelOptions | kLimitOptions,
+    .options = kOptions,
+    .run = run,
+};
+
+}  // namespace mantissa
