@@ -284,7 +284,7 @@ struct KeyedRow {
   Scope scope;
   Side side;
   Zero zero;
-  int bits_most;  // of the element
+  int bits_least, bits_most;  // of the element
   RecipeRow row;
 };
 
@@ -294,31 +294,31 @@ using A = Apply;
 // Static rows come first: their scale is given, only `apply` matters (reference 2.1, 2.6).
 // clang-format off
 constexpr KeyedRow kRecipes[] = {
-    {F::kFp8, R::kVllm,  Scope::kAny,    Side::kStatic,  Zero::kAny,        8, {nullptr, A::kMultiply}},
-    {F::kInt, R::kVllm,  Scope::kAny,    Side::kStatic,  Zero::kSymmetric,  8, {nullptr, A::kDivide}},
-    {F::kInt, R::kVllm,  Scope::kAny,    Side::kStatic,  Zero::kAsymmetric, 8, {nullptr, A::kMultiply}},
-    {F::kFp8, R::kVllm,              Scope::kRow,    Side::kAny,     Zero::kSymmetric, 8, {fp8_vllm_row,    A::kDivide}},
-    {F::kFp8, R::kVllm,              Scope::kTensor, Side::kAny,     Zero::kSymmetric, 8, {fp8_vllm_tensor, A::kMultiply}},
-    {F::kFp8, R::kVllm,              Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 8, {fp8_vllm_group,  A::kDivide}},
-    {F::kFp8, R::kAutoFp8,           Scope::kTensor, Side::kWeight,  Zero::kSymmetric, 8, {fp8_autofp8,     A::kMultiplyRounded}},
-    {F::kFp8, R::kTorchao,           Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 8, {fp8_torchao,     A::kDivide}},
-    {F::kFp8, R::kCompressedTensors, Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 8, {fp8_ct,          A::kDivideRounded}},
-    {F::kFp8, R::kModelOpt,          Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 8, {fp8_modelopt,    A::kDivide}},
-    {F::kInt, R::kVllm,              Scope::kAny,    Side::kWeight,  Zero::kAny,       8, {int_weight,      A::kDivide}},
-    {F::kInt, R::kVllm,              Scope::kAny,    Side::kDynamic, Zero::kAny,       8, {int_activation,  A::kMultiply}},
-    {F::kInt, R::kTorchao,           Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 4, {int4_torchao,    A::kDivide}},
-    {F::kInt, R::kTorchao,           Scope::kAny,    Side::kWeight,  Zero::kAny,       8, {int8_torchao,    A::kMultiply}},
-    {F::kInt, R::kCompressedTensors, Scope::kAny,    Side::kWeight,  Zero::kAny,       8, {int_ct,          A::kDivideRounded}},
-    {F::kInt, R::kModelOpt,          Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 8, {int_modelopt,    A::kDivide}},
-    {F::kMx,  R::kFloor,             Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 8, {mx_floor,        A::kMultiply}},
-    {F::kMx,  R::kRceil,             Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 8, {mx_rceil,        A::kMultiply}},
-    {F::kMx,  R::kEven,              Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 8, {mx_even_elem,    A::kMultiply}},
-    {F::kMx,  R::kCompressedTensors, Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 8, {mx_even_fp4,     A::kMultiply}},
-    {F::kMx,  R::kModelOpt,          Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 4, {mx_modelopt,     A::kMultiply, true}},
-    {F::kNvfp4, R::kTorchao,           Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, {nvfp4_torchao,  A::kMultiply,      false, nvfp4_global}},
-    {F::kNvfp4, R::kModelOpt,          Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, {nvfp4_modelopt, A::kDivide,        false, nvfp4_global}},
-    {F::kNvfp4, R::kCompressedTensors, Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, {nvfp4_ct,       A::kDivideRounded, false, nvfp4_ct_global}},
-    {F::kCodebook, R::kVllm,           Scope::kGroup, Side::kWeight, Zero::kSymmetric, 8, {}},
+    {F::kFp8, R::kVllm,  Scope::kAny,    Side::kStatic,  Zero::kAny,        8, 8, {nullptr, A::kMultiply}},
+    {F::kInt, R::kVllm,  Scope::kAny,    Side::kStatic,  Zero::kSymmetric,  1, 8, {nullptr, A::kDivide}},
+    {F::kInt, R::kVllm,  Scope::kAny,    Side::kStatic,  Zero::kAsymmetric, 1, 8, {nullptr, A::kMultiply}},
+    {F::kFp8, R::kVllm,              Scope::kRow,    Side::kAny,     Zero::kSymmetric, 8, 8, {fp8_vllm_row,    A::kDivide}},
+    {F::kFp8, R::kVllm,              Scope::kTensor, Side::kAny,     Zero::kSymmetric, 8, 8, {fp8_vllm_tensor, A::kMultiply}},
+    {F::kFp8, R::kVllm,              Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 8, 8, {fp8_vllm_group,  A::kDivide}},
+    {F::kFp8, R::kAutoFp8,           Scope::kTensor, Side::kWeight,  Zero::kSymmetric, 8, 8, {fp8_autofp8,     A::kMultiplyRounded}},
+    {F::kFp8, R::kTorchao,           Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 8, 8, {fp8_torchao,     A::kDivide}},
+    {F::kFp8, R::kCompressedTensors, Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 8, 8, {fp8_ct,          A::kDivideRounded}},
+    {F::kFp8, R::kModelOpt,          Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 8, 8, {fp8_modelopt,    A::kDivide}},
+    {F::kInt, R::kVllm,              Scope::kAny,    Side::kWeight,  Zero::kAny,       1, 8, {int_weight,      A::kDivide}},
+    {F::kInt, R::kVllm,              Scope::kAny,    Side::kDynamic, Zero::kAny,       1, 8, {int_activation,  A::kMultiply}},
+    {F::kInt, R::kTorchao,           Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 1, 4, {int4_torchao,    A::kDivide}},
+    {F::kInt, R::kTorchao,           Scope::kAny,    Side::kWeight,  Zero::kAny,       8, 8, {int8_torchao,    A::kMultiply}},
+    {F::kInt, R::kCompressedTensors, Scope::kAny,    Side::kWeight,  Zero::kAny,       1, 8, {int_ct,          A::kDivideRounded}},
+    {F::kInt, R::kModelOpt,          Scope::kAny,    Side::kWeight,  Zero::kSymmetric, 1, 8, {int_modelopt,    A::kDivide}},
+    {F::kMx,  R::kFloor,             Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 4, 8, {mx_floor,        A::kMultiply}},
+    {F::kMx,  R::kRceil,             Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 4, 8, {mx_rceil,        A::kMultiply}},
+    {F::kMx,  R::kEven,              Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 4, 8, {mx_even_elem,    A::kMultiply}},
+    {F::kMx,  R::kCompressedTensors, Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 4, 8, {mx_even_fp4,     A::kMultiply}},
+    {F::kMx,  R::kModelOpt,          Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 4, 4, {mx_modelopt,     A::kMultiply, true}},
+    {F::kNvfp4, R::kTorchao,           Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, 4, {nvfp4_torchao,  A::kMultiply,      false, nvfp4_global}},
+    {F::kNvfp4, R::kModelOpt,          Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, 4, {nvfp4_modelopt, A::kDivide,        false, nvfp4_global}},
+    {F::kNvfp4, R::kCompressedTensors, Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, 4, {nvfp4_ct,       A::kDivideRounded, false, nvfp4_ct_global}},
+    {F::kCodebook, R::kVllm,           Scope::kGroup, Side::kWeight, Zero::kSymmetric, 1, 8, {}},
 };
 // clang-format on
 
@@ -327,7 +327,8 @@ bool matches(const KeyedRow& row, const Spec& spec) {
   return row.family == family_of(spec) && row.recipe == spec.recipe &&
          (row.scope == Scope::kAny || row.scope == scope_of(spec)) &&
          (row.side == Side::kAny || row.side == side_of(spec)) &&
-         (row.zero == Zero::kAny || row.zero == zero) && spec.elem->bits() <= row.bits_most;
+         (row.zero == Zero::kAny || row.zero == zero) && row.bits_least <= spec.elem->bits() &&
+         spec.elem->bits() <= row.bits_most;
 }
 
 }  // namespace
