@@ -1,2 +1,4 @@
 set(OPERATION_TESTS
-  ref_test.cc)
+  attention_test.cc
+  ref_test.cc
+  rows_test.cc)

@@ -81,10 +81,10 @@ void each_row(const Activation& out, ConstView x, int64_t cols, Queue* queue,
   quantize_forms(out, high, queue);
 }
 
+// gelu's (1 + tanh(u)) / 2 is the sigmoid of 2 u, which does not cancel for negative u.
 double apply(GateFn fn, double g) {
   if (fn == GateFn::kSilu) return g / (1 + std::exp(-g));
-  const double kSqrt2OverPi = std::sqrt(2 / M_PI);
-  return 0.5 * g * (1 + std::tanh(kSqrt2OverPi * (g + 0.044715 * g * g * g)));
+  return g / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
 }
 
 }  // namespace

@@ -1,0 +1,269 @@
+// Row-wise operations of the CPU backend: norm, gate, gather, and the quantized forms of any
+// result. A scale's arithmetic is the host quantizer's own (quant/recipe.h); the instruction set's
+// code finds ranges and makes codes. Formats it does not make go through quantize_activation().
+#include "kernels/cpu/rows.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/convert.h"
+#include "kernels/cpu/parts.h"
+#include "kernels/cpu/rows_abi.h"
+#include "quant/recipe.h"
+
+namespace mantissa::cpu {
+namespace {
+
+// Values below which another thread costs more than it brings.
+constexpr int64_t kGrainValues = 32768;
+constexpr int64_t kGrainGateValues = 8192;  // an exponential each
+
+int64_t grain_rows(int64_t values, int64_t cols) {
+  return std::max<int64_t>(1, values / std::max<int64_t>(1, cols));
+}
+
+const RowsKernels& kernels_of(const CpuQueue& queue) {
+#if defined(__x86_64__)
+  if (queue.isa == Isa::kAvx512) return kRowsAvx512;
+  if (queue.isa == Isa::kAvx2) return kRowsAvx2;
+#endif
+  check(queue.isa == Isa::kPortable, "cpu: an instruction set of this architecture");
+  return kRowsPortable;
+}
+
+Format run_format(const Elem& elem) {
+  return elem == kBF16 ? Format::kBf16 : elem == kF16 ? Format::kF16 : Format::kF32;
+}
+
+// One quantized form: which code makes it.
+class FormWriter {
+ public:
+  FormWriter(const QuantizedActivation& form, const Elem& run, const CpuQueue& queue)
+      : form_(form), kernels_(kernels_of(queue)), recipe_(find_recipe(form.spec)), run_(run) {
+    const Spec& spec = form.spec;
+    const Elem& elem = *spec.elem;
+    args_.run = run_format(run);
+    args_.code = elem == kE4M3 ? Format::kE4m3 : elem == kE5M2 ? Format::kE5m2 : Format::kI8;
+    args_.divide = recipe_.apply == Apply::kDivide;
+    args_.mask = (1u << elem.bits()) - 1;
+    const bool made = elem == kE4M3 || elem == kE5M2 || !elem.is_float();
+    const bool plain = recipe_.apply == Apply::kDivide || recipe_.apply == Apply::kMultiply;
+    fast_ = made && plain && !recipe_.ties_down && !spec.global_scale;
+    input_.spec = spec;
+    input_.run_dtype = &kF32;
+  }
+
+  // Whether a row's codes depend on other rows.
+  bool spans_rows() const {
+    return form_.spec.when == When::kPerCall &&
+           (form_.spec.block.rows == kAll || form_.spec.global_scale);
+  }
+
+  // Rows that stand alone.
+  void write_row(int64_t r, const std::byte* x, int64_t cols) const {
+    const Spec& spec = form_.spec;
+    if (!fast_) {
+      std::vector<float> wide(static_cast<size_t>(cols));
+      const Matrix<float> row(wide.data(), 1, cols);
+      to_f32({x, run_, 1, cols}, row);
+      const int64_t scale_row = spec.block.rows == kAll ? 0 : r;
+      ActivationCodes out{.codes = form_.codes.row_range(r, 1),
+                          .scales = form_.scales.row_range(scale_row, 1),
+                          .zero_points = {},
+                          .global_scale = form_.global_scale};
+      if (spec.asymmetric) out.zero_points = form_.zero_points.row_range(scale_row, 1);
+      quantize_activation(spec, row, out);
+      return;
+    }
+    const int64_t block = spec.block.cols == kAll ? cols : spec.block.cols;
+    const int64_t bytes = run_.bits() / 8;
+    for (int64_t from = 0; from < cols; from += block) {
+      const int64_t count = std::min(block, cols - from);
+      const std::byte* piece = x + from * bytes;
+      encode_block(scale_for(r, from / block, piece, count), r, from, piece, count);
+    }
+  }
+
+  // All rows of a form whose scale spans them.
+  void write_spanning(ConstView x, CpuQueue& queue) const {
+    if (!fast_) {
+      std::vector<float> wide(static_cast<size_t>(x.rows * x.cols));
+      const Matrix<float> values(wide.data(), x.rows, x.cols);
+      to_f32(x, values);
+      quantize_activation(form_.spec, values,
+                          {form_.codes, form_.scales, form_.zero_points, form_.global_scale});
+      return;
+    }
+    std::vector<Range> ranges(static_cast<size_t>(queue.pool.threads()));
+    const int64_t grain = grain_rows(kGrainValues, x.cols);
+    queue.pool.parallel_for(x.rows, grain, [&](int worker, int64_t begin, int64_t end) {
+      Range& own = ranges[static_cast<size_t>(worker)];
+      for (int64_t r = begin; r < end; ++r) {
+        const Range row = kernels_.range(args_.run, x.row(r), x.cols);
+        own = {std::min(own.min, row.min), std::max(own.max, row.max)};
+      }
+    });
+    Range all{};
+    for (const Range& range : ranges)
+      all = {std::min(all.min, range.min), std::max(all.max, range.max)};
+    const BlockScale scale = recipe_.block_scale(input_, block_range(all));
+    form_.scales.row(0)[0] = scale.scale;
+    if (form_.spec.asymmetric) form_.zero_points.row(0)[0] = scale.zero;
+    queue.pool.parallel_for(x.rows, grain, [&](int, int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) encode_block(scale, r, 0, x.row(r), x.cols);
+    });
+  }
+
+ private:
+  static BlockRange block_range(const Range& range) {
+    return {.amax = std::max(-range.min, range.max), .min = range.min, .max = range.max};
+  }
+
+  BlockScale scale_for(int64_t r, int64_t block, const std::byte* x, int64_t count) const {
+    const Spec& spec = form_.spec;
+    const int64_t scale_row = spec.block.rows == kAll ? 0 : r;
+    float& scale = form_.scales.row(scale_row)[static_cast<size_t>(block)];
+    int32_t* zero =
+        spec.asymmetric ? &form_.zero_points.row(scale_row)[static_cast<size_t>(block)] : nullptr;
+    if (spec.when == When::kStatic) return given_scale(recipe_, scale, zero == nullptr ? 0 : *zero);
+    const BlockScale found =
+        recipe_.block_scale(input_, block_range(kernels_.range(args_.run, x, count)));
+    scale = found.scale;
+    if (zero != nullptr) *zero = found.zero;
+    return found;
+  }
+
+  void encode_block(const BlockScale& scale, int64_t r, int64_t from, const std::byte* x,
+                    int64_t count) const {
+    EncodeArgs args = args_;
+    args.factor = scale.factor;
+    args.zero = scale.zero;
+    const Elem& elem = *form_.spec.elem;
+    args.low = static_cast<float>(min_value(elem) - scale.zero);
+    args.high = static_cast<float>(max_value(elem) - scale.zero);
+    kernels_.encode(args, x, count, form_.codes.row(r).data() + from);
+  }
+
+  const QuantizedActivation& form_;
+  const RowsKernels& kernels_;
+  RecipeRow recipe_;
+  const Elem& run_;
+  RecipeInput input_{};
+  EncodeArgs args_{};
+  bool fast_ = false;
+};
+
+std::vector<FormWriter> writers_of(const Activation& out, const Elem& run, const CpuQueue& queue) {
+  std::vector<FormWriter> writers;
+  for (int i = 0; i < out.quantized_count; ++i) writers.emplace_back(out.quantized[i], run, queue);
+  return writers;
+}
+
+// Where a result goes before it is quantized: out.high, or scratch rows where nobody wants that.
+View high_of(const Activation& out, const Elem& run, int64_t rows, int64_t cols, CpuQueue& queue) {
+  View high = out.high;
+  if (high.empty())
+    high =
+        View(queue.scratch(ScratchUse::kRows).get(rows * cols * run.bits() / 8), run, rows, cols);
+  check(high.rows == rows && high.cols == cols && *high.elem == run,
+        "the result has the rows, columns and dtype of the operation");
+  return high;
+}
+
+// make(r, row) writes row r of the result; its quantized forms follow while it is in the cache.
+template <class Make>
+void each_row(const Activation& out, const View& high, int64_t grain, CpuQueue& queue,
+              const Make& make) {
+  const std::vector<FormWriter> writers = writers_of(out, *high.elem, queue);
+  queue.pool.parallel_for(high.rows, grain, [&](int, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      make(r, high.row(r));
+      for (const FormWriter& writer : writers)
+        if (!writer.spans_rows()) writer.write_row(r, high.row(r), high.cols);
+    }
+  });
+  for (const FormWriter& writer : writers)
+    if (writer.spans_rows()) writer.write_spanning(high, queue);
+}
+
+}  // namespace
+
+void quantize_forms(const Activation& out, ConstView values, CpuQueue& queue) {
+  if (out.quantized_count == 0 || values.rows == 0) return;
+  const std::vector<FormWriter> writers = writers_of(out, *values.elem, queue);
+  for (const FormWriter& writer : writers) {
+    if (writer.spans_rows()) {
+      writer.write_spanning(values, queue);
+      continue;
+    }
+    const int64_t grain = grain_rows(kGrainValues, values.cols);
+    queue.pool.parallel_for(values.rows, grain, [&](int, int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) writer.write_row(r, values.row(r), values.cols);
+    });
+  }
+}
+
+void quantize_rows(const Activation& out, Queue* queue) {
+  quantize_forms(out, out.high, cpu_queue(queue));
+}
+
+void rms_norm(const Activation& out, ConstView x, const float* gain, float eps,
+              Queue* queue_handle) {
+  if (x.rows == 0) return;
+  CpuQueue& queue = cpu_queue(queue_handle);
+  const RowsKernels& kernels = kernels_of(queue);
+  const View high = high_of(out, *x.elem, x.rows, x.cols, queue);
+  const NormArgs args{run_format(*x.elem), gain, x.cols, eps};
+  each_row(out, high, grain_rows(kGrainValues, x.cols), queue,
+           [&](int64_t r, std::byte* row) { kernels.norm(args, x.row(r), row); });
+}
+
+void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue_handle) {
+  check(gate_up.cols % 2 == 0, "gate: the input holds gate and up of equal width");
+  if (gate_up.rows == 0) return;
+  CpuQueue& queue = cpu_queue(queue_handle);
+  const RowsKernels& kernels = kernels_of(queue);
+  const int64_t cols = gate_up.cols / 2;
+  const View high = high_of(out, *gate_up.elem, gate_up.rows, cols, queue);
+  const Format run = run_format(*gate_up.elem);
+  const Gate kind = fn == GateFn::kSilu ? Gate::kSilu : Gate::kGeluTanh;
+  each_row(out, high, grain_rows(kGrainGateValues, cols), queue,
+           [&](int64_t r, std::byte* row) { kernels.gate(run, kind, gate_up.row(r), cols, row); });
+}
+
+void gather_rows(View out, ConstView x, std::span<const int32_t> rows, Queue* queue) {
+  check(out.rows == static_cast<int64_t>(rows.size()) && out.cols == x.cols && *out.elem == *x.elem,
+        "gather_rows: out is [R, K] in the dtype of x");
+  const size_t bytes = static_cast<size_t>(x.cols * x.elem_bytes());
+  cpu_queue(queue).pool.parallel_for(
+      out.rows, grain_rows(kGrainValues, x.cols), [&](int, int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          const int32_t from = rows[static_cast<size_t>(r)];
+          check(0 <= from && from < x.rows, "gather_rows: row in range");
+          std::memcpy(out.row(r), x.row(from), bytes);
+        }
+      });
+}
+
+std::vector<KernelInfo> isa_kernels(std::span<const char* const> operations, const char* takes,
+                                    const CpuQueue& queue) {
+  std::vector<KernelInfo> rows;
+  for (const IsaRow& isa : isa_rows()) {
+    const std::string lack = missing(isa.isa);
+    const std::string status = queue.isa == isa.isa ? "runs"
+                               : lack.empty()       ? text("not chosen: ", name(queue.isa), " is")
+                                                    : text("this processor lacks ", lack);
+    for (const char* operation : operations)
+      rows.push_back(
+          {text(operation, takes, "__", isa.name), operation, std::string(isa.needs), status});
+  }
+  return rows;
+}
+
+std::vector<KernelInfo> rows_kernels(Queue* queue) {
+  constexpr const char* kOperations[] = {"rms_norm", "quantize_rows", "gate", "gather_rows"};
+  return isa_kernels(kOperations, "_any", cpu_queue(queue));
+}
+
+}  // namespace mantissa::cpu

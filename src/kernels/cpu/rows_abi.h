@@ -1,0 +1,49 @@
+// What rows.cc hands to the per-ISA code of rows_body.inc: plain structs and function types only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/attention_abi.h"
+
+namespace mantissa::cpu {
+
+struct NormArgs {
+  Format run;
+  const float* gain;  // [K]
+  int64_t cols;       // K
+  float eps;
+};
+
+enum class Gate : uint8_t { kSilu, kGeluTanh };
+
+// Of the finite values of a piece of a row, 0 among them.
+struct Range {
+  float min, max;
+};
+
+// How values become codes: units = value / factor or value * factor, then the nearest code of the
+// format (an integer of `bits`: plus zero, clamped, its low bits).
+struct EncodeArgs {
+  Format run;   // of the values
+  Format code;  // kE4m3, kE5m2, or kI8 for every integer format
+  bool divide;
+  float factor;
+  float low, high;  // integers: of units, zero point not yet added
+  int32_t zero;
+  uint32_t mask;
+};
+
+struct RowsKernels {
+  // One row: out = x / sqrt(mean(x^2) + eps) * gain; out may be x.
+  void (*norm)(const NormArgs&, const std::byte* x, std::byte* out);
+  // One row: out[i] = fn(x[i]) * x[cols + i].
+  void (*gate)(Format run, Gate fn, const std::byte* x, int64_t cols, std::byte* out);
+  Range (*range)(Format run, const std::byte* x, int64_t count);
+  // A NaN is taken as 0.
+  void (*encode)(const EncodeArgs&, const std::byte* x, int64_t count, uint8_t* codes);
+};
+
+extern const RowsKernels kRowsPortable, kRowsAvx2, kRowsAvx512;
+
+}  // namespace mantissa::cpu

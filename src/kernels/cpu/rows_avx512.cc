@@ -1,0 +1,12 @@
+// Norm, gate and quantization of rows, compiled for avx512. No standard library code here.
+#include "kernels/cpu/rows_abi.h"
+// The order matters: each is written over the names of the one before.
+// clang-format off
+#include "kernels/cpu/simd_avx512.h"
+#include "kernels/cpu/simd_math.h"
+#include "kernels/cpu/rows_body.inc"
+// clang-format on
+
+namespace mantissa::cpu {
+const RowsKernels kRowsAvx512 = kRowsKernels;
+}  // namespace mantissa::cpu

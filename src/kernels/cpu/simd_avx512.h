@@ -1,0 +1,206 @@
+// Sixteen float32 lanes in one AVX-512 register. The same names as simd_avx2.h and simd_portable.h;
+// the bodies (*_body.inc) are written over them once. For per-ISA sources only: no standard
+// library, everything internal.
+#pragma once
+
+// g++ 12 takes its own headers' _mm512_undefined_*() for a mistake.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+
+#include <cstdint>
+
+namespace mantissa::cpu {
+namespace {
+
+#define MANTISSA_SIMD static inline __attribute__((always_inline))
+
+constexpr int kLanes = 16;
+constexpr bool kDotBf16 = true;  // dot_pairs() is one instruction
+// Register tiles of attention_body.inc: up to kTileRows query rows x tile_vectors(rows) vectors,
+// with room for the operands in 32 registers.
+constexpr int kTileRows = 8;
+constexpr int tile_vectors(int rows) {
+  return rows == 8 ? 2 : 4;
+}
+
+using F = __m512;
+using I = __m512i;
+using Mask = __mmask16;
+
+MANTISSA_SIMD F zero() {
+  return _mm512_setzero_ps();
+}
+MANTISSA_SIMD F set1(float v) {
+  return _mm512_set1_ps(v);
+}
+MANTISSA_SIMD I set1i(int32_t v) {
+  return _mm512_set1_epi32(v);
+}
+MANTISSA_SIMD F load(const float* p) {
+  return _mm512_loadu_ps(p);
+}
+MANTISSA_SIMD void store(float* p, F v) {
+  _mm512_storeu_ps(p, v);
+}
+
+MANTISSA_SIMD F add(F a, F b) {
+  return _mm512_add_ps(a, b);
+}
+MANTISSA_SIMD F sub(F a, F b) {
+  return _mm512_sub_ps(a, b);
+}
+MANTISSA_SIMD F mul(F a, F b) {
+  return _mm512_mul_ps(a, b);
+}
+MANTISSA_SIMD F div(F a, F b) {
+  return _mm512_div_ps(a, b);
+}
+MANTISSA_SIMD F fma(F a, F b, F c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+// b where either is NaN.
+MANTISSA_SIMD F max(F a, F b) {
+  return _mm512_max_ps(a, b);
+}
+MANTISSA_SIMD F min(F a, F b) {
+  return _mm512_min_ps(a, b);
+}
+MANTISSA_SIMD F nearest(F a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+// a * 2^n, n whole.
+MANTISSA_SIMD F scale2(F a, F n) {
+  return _mm512_scalef_ps(a, n);
+}
+
+MANTISSA_SIMD I bits(F a) {
+  return _mm512_castps_si512(a);
+}
+MANTISSA_SIMD F floats(I a) {
+  return _mm512_castsi512_ps(a);
+}
+MANTISSA_SIMD I to_int(F a) {
+  return _mm512_cvtps_epi32(a);
+}
+MANTISSA_SIMD F to_float(I a) {
+  return _mm512_cvtepi32_ps(a);
+}
+MANTISSA_SIMD I addi(I a, I b) {
+  return _mm512_add_epi32(a, b);
+}
+MANTISSA_SIMD I subi(I a, I b) {
+  return _mm512_sub_epi32(a, b);
+}
+MANTISSA_SIMD I andi(I a, I b) {
+  return _mm512_and_si512(a, b);
+}
+MANTISSA_SIMD I ori(I a, I b) {
+  return _mm512_or_si512(a, b);
+}
+template <int N>
+MANTISSA_SIMD I shl(I a) {
+  return _mm512_slli_epi32(a, N);
+}
+template <int N>
+MANTISSA_SIMD I shr(I a) {
+  return _mm512_srli_epi32(a, N);
+}
+
+MANTISSA_SIMD Mask less(F a, F b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+}
+MANTISSA_SIMD Mask is_nan(F a) {
+  return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+}
+MANTISSA_SIMD F select(Mask m, F yes, F no) {
+  return _mm512_mask_blend_ps(m, no, yes);
+}
+MANTISSA_SIMD I selecti(Mask m, I yes, I no) {
+  return _mm512_mask_blend_epi32(m, no, yes);
+}
+// Lanes first <= lane < last of 16.
+MANTISSA_SIMD Mask lanes(int64_t first, int64_t last) {
+  const int64_t f = first < 0 ? 0 : first > 16 ? 16 : first;
+  const int64_t l = last < 0 ? 0 : last > 16 ? 16 : last;
+  return static_cast<Mask>(((1u << l) - 1u) & ~((1u << f) - 1u));
+}
+
+// Pairs 8 lanes apart, then 4, 2, 1: the same tree on every instruction set.
+MANTISSA_SIMD float reduce_add(F v) {
+  const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  const __m128 d = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
+}
+MANTISSA_SIMD float reduce_max(F v) {
+  const __m256 h = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  const __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  const __m128 d = _mm_max_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_max_ss(d, _mm_shuffle_ps(d, d, 1)));
+}
+
+// ---- other formats, to float32 and back
+MANTISSA_SIMD F load_bf16(const uint16_t* p) {
+  return floats(
+      shl<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))));
+}
+MANTISSA_SIMD F load_f16(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+MANTISSA_SIMD void store_f16(uint16_t* p, F v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+// Low 16 or 8 bits of each lane.
+MANTISSA_SIMD void store_u16(uint16_t* p, I v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(v));
+}
+MANTISSA_SIMD void store_u8(uint8_t* p, I v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+}
+MANTISSA_SIMD F load_i8(const uint8_t* p) {
+  return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+MANTISSA_SIMD I load_u8(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+// An e5m2 code is the upper byte of a float16.
+MANTISSA_SIMD F load_e5m2(const uint8_t* p) {
+  const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(codes), 8));
+}
+// An e4m3 code, sign apart, is a float16 shifted by 7 whose exponent is 8 too small.
+MANTISSA_SIMD F load_e4m3(const uint8_t* p) {
+  const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i half = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(0x3f80));
+  const __mmask16 nan = _mm256_cmpeq_epi16_mask(half, _mm256_set1_epi16(0x3f80));
+  const __m256i sign = _mm256_and_si256(wide, _mm256_set1_epi16(static_cast<int16_t>(0x8000)));
+  const __m256i value =
+      _mm256_mask_mov_epi16(_mm256_or_si256(half, sign), nan, _mm256_set1_epi16(0x7e00));
+  return mul(_mm512_cvtph_ps(value), set1(256.0f));
+}
+
+// acc + k[2i] * q[0] + k[2i + 1] * q[1] in lane i: 32 bf16 at k, a pair of bf16 at q.
+MANTISSA_SIMD F dot_pairs(F acc, const uint16_t* k, const uint32_t* q) {
+  const __m512bh pairs = reinterpret_cast<__m512bh>(_mm512_loadu_si512(k));
+  return _mm512_dpbf16_ps(acc, pairs,
+                          reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(*q))));
+}
+MANTISSA_SIMD void load_pairs(const uint16_t* k, F& even, F& odd) {
+  const I pairs = _mm512_loadu_si512(k);
+  even = floats(shl<16>(pairs));
+  odd = floats(andi(pairs, set1i(static_cast<int32_t>(0xffff0000))));
+}
+
+MANTISSA_SIMD void prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
+MANTISSA_SIMD float square_root(float v) {
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(v)));
+}
+
+}  // namespace
+}  // namespace mantissa::cpu

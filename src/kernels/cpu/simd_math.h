@@ -1,0 +1,176 @@
+// Functions and format conversions over the sixteen lanes of whichever simd_*.h was included
+// before. For per-ISA sources only: no standard library, everything internal.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/attention_abi.h"
+
+namespace mantissa::cpu {
+namespace {
+
+MANTISSA_SIMD F magnitude(F x) {
+  return floats(andi(bits(x), set1i(0x7fffffff)));
+}
+
+// e^x within 2 ulp; 0 and infinity beyond float32's range, subnormals kept, NaN stays. Polynomial:
+// Cephes expf (S. Moshier), on |r| <= ln(2) / 2 after the two-step reduction r = x - n ln 2.
+MANTISSA_SIMD F exp(F x) {
+  x = min(set1(89.0f), max(set1(-105.0f), x));  // the second operand where NaN
+  const F n = nearest(mul(x, set1(1.44269504088896341f)));
+  F r = fma(n, set1(-0.693359375f), x);
+  r = fma(n, set1(2.12194440e-4f), r);
+  F p = set1(1.9875691500e-4f);
+  p = fma(p, r, set1(1.3981999507e-3f));
+  p = fma(p, r, set1(8.3334519073e-3f));
+  p = fma(p, r, set1(4.1665795894e-2f));
+  p = fma(p, r, set1(1.6666665459e-1f));
+  p = fma(p, r, set1(5.0000001201e-1f));
+  p = add(fma(mul(r, r), p, r), set1(1.0f));
+  return scale2(p, n);
+}
+
+// 1 / (1 + e^-x) without cancellation or overflow on either side.
+MANTISSA_SIMD F sigmoid(F x) {
+  const F e = exp(sub(zero(), magnitude(x)));
+  return div(select(less(x, zero()), e, set1(1.0f)), add(set1(1.0f), e));
+}
+
+// Within 3 ulp. Polynomial below 0.625: Cephes tanhf.
+MANTISSA_SIMD F tanh(F x) {
+  const F a = magnitude(x);
+  const F z = mul(x, x);
+  F p = set1(-5.70498872745e-3f);
+  p = fma(p, z, set1(2.06390887954e-2f));
+  p = fma(p, z, set1(-5.37397155531e-2f));
+  p = fma(p, z, set1(1.33314422036e-1f));
+  p = fma(p, z, set1(-3.33332819422e-1f));
+  const F small = fma(mul(p, z), x, x);
+  const F e = exp(mul(a, set1(-2.0f)));
+  const F large = div(sub(set1(1.0f), e), add(set1(1.0f), e));
+  const I sign = andi(bits(x), set1i(static_cast<int32_t>(0x80000000)));
+  return select(less(a, set1(0.625f)), small, floats(ori(bits(large), sign)));
+}
+
+// To nearest even; a NaN stays one.
+MANTISSA_SIMD I code_bf16(F v) {
+  const I b = bits(v);
+  const I upper = shr<16>(b);
+  const I rounded = shr<16>(addi(addi(b, set1i(0x7fff)), andi(upper, set1i(1))));
+  return selecti(is_nan(v), ori(upper, set1i(0x40)), rounded);
+}
+
+// One code in the low byte of each lane, to nearest even, saturating; as encode() of base/elem.h.
+// kShift: mantissa bits that go; min_normal: the least normal value; unit: 2^23 times the least
+// subnormal, so that adding it rounds there.
+template <int kShift, int kBias>
+MANTISSA_SIMD I code_float8(F v, float max, float min_normal, float unit, I nan) {
+  const I sign = shr<24>(andi(bits(v), set1i(static_cast<int32_t>(0x80000000))));
+  const F a = min(set1(max), magnitude(v));
+  const I b = bits(a);
+  const I odd = andi(shr<kShift>(b), set1i(1));
+  const I rounded = shr<kShift>(addi(addi(b, set1i((1 << (kShift - 1)) - 1)), odd));
+  const I normal = subi(rounded, set1i((127 - kBias) << (23 - kShift)));
+  const I small = subi(bits(add(a, set1(unit))), bits(set1(unit)));
+  const I code = selecti(less(a, set1(min_normal)), small, normal);
+  return ori(selecti(is_nan(v), nan, code), sign);
+}
+MANTISSA_SIMD I code_e4m3(F v) {
+  return code_float8<20, 7>(v, 448.0f, 0x1p-6f, 0x1p14f, set1i(0x7f));
+}
+MANTISSA_SIMD I code_e5m2(F v) {
+  return code_float8<21, 15>(v, 57344.0f, 0x1p-14f, 0x1p7f, set1i(0x7e));
+}
+// NaN becomes 0, as the caches' contract says.
+MANTISSA_SIMD I code_i8(F v) {
+  const F kept = select(is_nan(v), zero(), v);
+  return to_int(min(set1(127.0f), max(set1(-128.0f), kept)));
+}
+
+// ---- storage formats: Code is the stored type
+struct AsF32 {
+  using Code = float;
+  static constexpr bool kEight = false;
+  MANTISSA_SIMD F load16(const Code* p) { return load(p); }
+  MANTISSA_SIMD void store16(Code* p, F v) { store(p, v); }
+};
+struct AsBf16 {
+  using Code = uint16_t;
+  static constexpr bool kEight = false;
+  MANTISSA_SIMD F load16(const Code* p) { return load_bf16(p); }
+  MANTISSA_SIMD void store16(Code* p, F v) { store_u16(p, code_bf16(v)); }
+};
+struct AsF16 {
+  using Code = uint16_t;
+  static constexpr bool kEight = false;
+  MANTISSA_SIMD F load16(const Code* p) { return load_f16(p); }
+  MANTISSA_SIMD void store16(Code* p, F v) { store_f16(p, v); }
+};
+struct AsE4m3 {
+  using Code = uint8_t;
+  static constexpr bool kEight = true;
+  MANTISSA_SIMD F load16(const Code* p) { return load_e4m3(p); }
+  MANTISSA_SIMD void store16(Code* p, F v) { store_u8(p, code_e4m3(v)); }
+};
+struct AsE5m2 {
+  using Code = uint8_t;
+  static constexpr bool kEight = true;
+  MANTISSA_SIMD F load16(const Code* p) { return load_e5m2(p); }
+  MANTISSA_SIMD void store16(Code* p, F v) { store_u8(p, code_e5m2(v)); }
+};
+struct AsI8 {
+  using Code = uint8_t;
+  static constexpr bool kEight = true;
+  MANTISSA_SIMD F load16(const Code* p) { return load_i8(p); }
+  MANTISSA_SIMD void store16(Code* p, F v) { store_u8(p, code_i8(v)); }
+};
+
+// Rows of any length: the last vector goes through a buffer, its missing lanes 0 or dropped.
+template <class As>
+MANTISSA_SIMD F load_tail(const typename As::Code* p, int64_t count) {
+  typename As::Code buffer[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) buffer[i] = p[i];
+  return As::load16(buffer);
+}
+template <class As>
+MANTISSA_SIMD void store_tail(typename As::Code* p, int64_t count, F v) {
+  typename As::Code buffer[kLanes];
+  As::store16(buffer, v);
+  for (int64_t i = 0; i < count; ++i) p[i] = buffer[i];
+}
+template <class As>
+MANTISSA_SIMD F load_some(const typename As::Code* p, int64_t count) {
+  return count >= kLanes ? As::load16(p) : load_tail<As>(p, count);
+}
+template <class As>
+MANTISSA_SIMD void store_some(typename As::Code* p, int64_t count, F v) {
+  if (count >= kLanes)
+    As::store16(p, v);
+  else
+    store_tail<As>(p, count, v);
+}
+
+// Calls op(As{}) for the format: one branch a row, the loops inside know their types.
+template <class Op>
+MANTISSA_SIMD void with_run_format(Format format, const Op& op) {
+  if (format == Format::kBf16)
+    op(AsBf16{});
+  else if (format == Format::kF16)
+    op(AsF16{});
+  else
+    op(AsF32{});
+}
+template <class Op>
+MANTISSA_SIMD void with_format(Format format, const Op& op) {
+  if (format == Format::kE4m3)
+    op(AsE4m3{});
+  else if (format == Format::kE5m2)
+    op(AsE5m2{});
+  else if (format == Format::kI8)
+    op(AsI8{});
+  else
+    with_run_format(format, op);
+}
+
+}  // namespace
+}  // namespace mantissa::cpu
