@@ -23,7 +23,8 @@ def main():
                if "/src/kernels/" in c["file"] and ISA_FLAG.search(c["command"])]
     bad = []
     for entry in objects:
-        symbols = subprocess.run(["nm", "--demangle", build / entry["output"]], check=True,
+        output = re.search(r"\s-o (\S+)", entry["command"])[1]
+        symbols = subprocess.run(["nm", "--demangle", build / output], check=True,
                                  capture_output=True, text=True).stdout.splitlines()
         for line in symbols:
             kind = re.match(r"[0-9a-f ]{16} (\w) (.*)", line)

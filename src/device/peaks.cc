@@ -1,0 +1,166 @@
+#include "device/peaks.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <iomanip>
+#include <memory>
+#include <sstream>
+#include <system_error>
+
+#include "base/env.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/thread_pool.h"
+
+namespace mantissa {
+namespace {
+
+constexpr int kRuns = 7;
+constexpr int64_t kReadBytes = int64_t{512} << 20;  // well beyond the caches of any current CPU
+
+double seconds_of(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double median_seconds(const std::function<void()>& work) {
+  std::array<double, kRuns> times;
+  for (double& t : times) t = seconds_of(work);
+  std::sort(times.begin(), times.end());
+  return times[kRuns / 2];
+}
+
+// Keeps a result without a cost: written where the optimizer cannot know that nobody reads.
+template <class T>
+void keep(T value) {
+  [[maybe_unused]] volatile T sink = value;
+}
+
+double read_rate(const PeakLoops& loops, const std::byte* data, int threads) {
+  ThreadPool pool(threads);
+  constexpr int64_t kPiece = int64_t{2} << 20;
+  const double seconds = median_seconds([&] {
+    pool.parallel_for(kReadBytes, kPiece, [&](int, int64_t begin, int64_t end) {
+      keep(loops.read(data + begin, end - begin));
+    });
+  });
+  return static_cast<double>(kReadBytes) / seconds * 1e-9;
+}
+
+double op_rate(const PeakLoop& loop, ThreadPool& pool) {
+  if (loop.run == nullptr) return 0;
+  // Rounds for about 2 ms a piece, 8 pieces a thread.
+  int64_t rounds = 1024;
+  while (seconds_of([&] { keep(loop.run(rounds)); }) < 2e-3) rounds *= 2;
+  const int64_t pieces = 8 * int64_t{pool.threads()};
+  const double seconds = median_seconds([&] {
+    pool.parallel_for(pieces, 1, [&](int, int64_t, int64_t) { keep(loop.run(rounds)); });
+  });
+  return static_cast<double>(pieces * rounds) * loop.ops_per_round / seconds * 1e-9;
+}
+
+std::string quoted_json(const std::string& s) {
+  std::string out = "\"";
+  for (const char c : s) {
+    if (c == '"' || c == '\\') out += '\\';
+    if (static_cast<unsigned char>(c) >= 0x20) out += c;
+  }
+  return out + '"';
+}
+
+// FNV-1a: names the file of a machine.
+uint64_t hash_of(const std::string& s) {
+  uint64_t hash = 14695981039346656037ull;
+  for (const char c : s) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+  return hash;
+}
+
+}  // namespace
+
+Peaks measure_peaks(const PeakLoops& loops, int threads, const std::string& machine) {
+  Peaks peaks;
+  peaks.machine = machine;
+  const auto data = std::make_unique<std::byte[]>(static_cast<size_t>(kReadBytes));
+  std::memset(data.get(), 1, static_cast<size_t>(kReadBytes));
+  for (int t = 1; t <= threads; t = t < threads && 2 * t > threads ? threads : 2 * t) {
+    while (static_cast<int>(peaks.read_gb_s.size()) < t - 1)  // counts between are not measured
+      peaks.read_gb_s.push_back(peaks.read_gb_s.back());
+    peaks.read_gb_s.push_back(read_rate(loops, data.get(), t));
+  }
+  ThreadPool pool(threads);
+  peaks.f32_gflops = op_rate(loops.f32, pool);
+  peaks.bf16_gflops = op_rate(loops.bf16, pool);
+  peaks.int8_gops = op_rate(loops.int8, pool);
+  return peaks;
+}
+
+std::string to_json(const Peaks& peaks) {
+  std::ostringstream out;
+  out << std::setprecision(6) << "{\"machine\":" << quoted_json(peaks.machine)
+      << ",\"read_gb_s\":[";
+  for (size_t i = 0; i < peaks.read_gb_s.size(); ++i)
+    out << (i == 0 ? "" : ",") << peaks.read_gb_s[i];
+  out << "],\"f32_gflops\":" << peaks.f32_gflops << ",\"bf16_gflops\":" << peaks.bf16_gflops
+      << ",\"int8_gops\":" << peaks.int8_gops << "}\n";
+  return out.str();
+}
+
+std::filesystem::path peaks_file(const std::string& machine) {
+  std::filesystem::path folder;
+  if (const auto cache = env("XDG_CACHE_HOME"); cache && !cache->empty()) {
+    folder = *cache;
+  } else if (const auto home = env("HOME"); home && !home->empty()) {
+    folder = std::filesystem::path(*home) / ".cache";
+  } else {
+    return {};
+  }
+  std::ostringstream name;
+  name << "peaks-" << std::hex << std::setw(16) << std::setfill('0') << hash_of(machine) << ".json";
+  return folder / "mantissa" / name.str();
+}
+
+std::optional<Peaks> load_peaks(const std::string& machine) {
+  const std::filesystem::path path = peaks_file(machine);
+  std::error_code error;
+  if (path.empty() || !std::filesystem::is_regular_file(path, error)) return std::nullopt;
+  try {
+    const json::Document document = json::parse_file(path, {.bytes_max = 1 << 16});
+    const json::Value root = document.root();
+    Peaks peaks;
+    peaks.machine = root.at("machine").as_string();
+    if (peaks.machine != machine) return std::nullopt;
+    const json::Value rates = root.at("read_gb_s");
+    for (size_t i = 0; i < rates.size(); ++i) peaks.read_gb_s.push_back(rates[i].as_number(0));
+    peaks.f32_gflops = root.at("f32_gflops").as_number(0);
+    peaks.bf16_gflops = root.at("bf16_gflops").as_number(0);
+    peaks.int8_gops = root.at("int8_gops").as_number(0);
+    if (peaks.read_gb_s.empty()) return std::nullopt;
+    return peaks;
+  } catch (const Error&) {
+    return std::nullopt;  // a damaged cache is measured again
+  }
+}
+
+bool save_peaks(const Peaks& peaks) {
+  const std::filesystem::path path = peaks_file(peaks.machine);
+  if (path.empty()) return false;
+  std::error_code error;
+  std::filesystem::create_directories(path.parent_path(), error);
+  // Written beside and renamed: a reader never sees half a file.
+  std::filesystem::path temporary = path;
+  temporary += ".new";
+  {
+    std::ofstream out(temporary, std::ios::trunc);
+    out << to_json(peaks);
+    if (!out.flush()) return false;
+  }
+  std::filesystem::rename(temporary, path, error);
+  return !error;
+}
+
+}  // namespace mantissa

@@ -1,0 +1,45 @@
+// The machine's limits, measured: what speeds are divided by. Measuring takes about 2 s and is
+// cached in $XDG_CACHE_HOME/mantissa (or ~/.cache/mantissa), one file per machine. Not here: the
+// loops themselves, which need instruction sets (kernels/cpu/peaks.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace mantissa {
+
+struct Peaks {
+  std::string machine;            // processor, cores, instruction set: what the figures belong to
+  std::vector<double> read_gb_s;  // read bandwidth of memory by 1, 2, ... threads, 1e9 bytes/s
+  // By all threads, 1e9 operations/s (a multiplication and an addition are two); 0: no such
+  // instruction.
+  double f32_gflops = 0;   // fused multiply-adds
+  double bf16_gflops = 0;  // dot products of bf16 pairs
+  double int8_gops = 0;    // dot products of int8 quadruples
+};
+
+// Loops of one instruction set; each returns a value that depends on all its work.
+struct PeakLoop {
+  float (*run)(int64_t rounds) = nullptr;  // null: no such instruction
+  double ops_per_round = 0;
+};
+struct PeakLoops {
+  uint64_t (*read)(const std::byte* data, int64_t bytes) = nullptr;  // bytes: a multiple of 1024
+  PeakLoop f32, bf16, int8;
+};
+
+// Median of several runs each, in under 10 s.
+Peaks measure_peaks(const PeakLoops& loops, int threads, const std::string& machine);
+
+std::string to_json(const Peaks& peaks);
+// The cache. load: nullopt where there is none for the machine, or it is not readable as one.
+std::filesystem::path peaks_file(const std::string& machine);
+std::optional<Peaks> load_peaks(const std::string& machine);
+// Creates the folder; false where it cannot be written (a read-only home is no error).
+bool save_peaks(const Peaks& peaks);
+
+}  // namespace mantissa

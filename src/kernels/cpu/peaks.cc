@@ -1,0 +1,44 @@
+#include "kernels/cpu/peaks.h"
+
+#include "device/cpu_features.h"
+#include "kernels/cpu/peaks_abi.h"
+#include "kernels/cpu/queue.h"
+
+namespace mantissa::cpu {
+namespace {
+
+const IsaPeakLoops& loops_of(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512) return kPeaksAvx512;
+  if (isa == Isa::kAvx2) return kPeaksAvx2;
+#endif
+  check(isa == Isa::kPortable, "cpu: an instruction set of this architecture");
+  return kPeaksPortable;
+}
+
+PeakLoop loop_of(const IsaPeakLoop& loop) {
+  return {loop.run, loop.ops_per_round};
+}
+
+}  // namespace
+
+std::string machine_name(Queue* queue) {
+  const CpuQueue& q = cpu_queue(queue);
+  return text(read_cpu_features().model, ", ", q.pool.threads(), " threads, ", name(q.isa));
+}
+
+Peaks machine_peaks(Queue* queue, bool again) {
+  const CpuQueue& q = cpu_queue(queue);
+  const std::string machine = machine_name(queue);
+  if (!again) {
+    if (auto cached = load_peaks(machine)) return *cached;
+  }
+  const IsaPeakLoops& loops = loops_of(q.isa);
+  const Peaks peaks =
+      measure_peaks({loops.read, loop_of(loops.f32), loop_of(loops.bf16), loop_of(loops.int8)},
+                    q.pool.threads(), machine);
+  save_peaks(peaks);
+  return peaks;
+}
+
+}  // namespace mantissa::cpu
