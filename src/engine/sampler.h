@@ -51,7 +51,7 @@ struct SampleInput {
   std::span<const float> logits;     // [V] of one row
   std::span<const int32_t> history;  // prompt and output so far; ids < V
   int64_t position = 0;              // of the token to choose: history.size() in a plain sequence
-  std::string_view name;             // of the sequence, for errors
+  std::string name;                  // of the sequence, for errors
 };
 // Throws Error (kRuntime) naming the sequence where a logit is NaN or +infinity, or all are
 // -infinity.
