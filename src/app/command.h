@@ -1,7 +1,7 @@
 // How a verb of the command line is made: a row of tables (its options with type, default and help)
 // and a function that gets the parsed values. The same rows make the parser and `--help`.
 // A new verb costs one file that defines its `const Verb`, one declaration below and one row in
-// verbs.cc. Not here: what verbs share when they print (output.h) or load a model (load.h).
+// options.cc. Not here: what verbs share when they print (output.h) or load a model (load.h).
 #pragma once
 
 #include <cstdint>

@@ -9,10 +9,17 @@
 
 namespace mantissa {
 
-// From the shared option groups (kModelOptions, kLimitOptions where the verb has it). Refuses, with
-// exit code 2, flags that can have no effect here (--fast-accum on a CPU, ...). The verb sets what
-// it decides itself (kv_tokens, logits_rows_max, ...) before open_model().
+// From kModelOptions. Refuses, with exit code 2, flags that can have no effect here (--fast-accum
+// on a CPU, ...). The verb sets what it decides itself (kv_tokens, logits_rows_max, ...) before
+// open_model().
 ModelOptions model_options_of(const Args& args);
+// From kLimitOptions.
+void set_limit_options(const Args& args, ModelOptions& options);
+
+// config.json, after checking that its architecture is known.
+ModelConfig config_of(const ModelOptions& options);
+// Tokens of context that a run of these options has: --max-model-len, or what config.json says.
+int64_t context_of(const ModelOptions& options, const ModelConfig& config);
 
 // Plans, prints the plan, loads with a progress bar, prints the load report. All on standard error.
 Model open_model(const Args& args, const ModelOptions& options);

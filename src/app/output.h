@@ -13,6 +13,9 @@
 
 namespace mantissa {
 
+// Thrown when the reader of standard output has gone; nothing is left to say.
+struct OutputClosed {};
+
 // ---- standard output
 void print_text(std::string_view text);  // as it is, flushed: for streamed tokens
 void print_line(std::string_view line);  // with a newline
@@ -52,6 +55,8 @@ struct Table {
   std::vector<std::vector<std::string>> rows;  // each as long as the header
 };
 std::string markdown(const Table& table);
+// The same as lm-eval prints it: no spaces beside the bars, headers in the middle.
+std::string tight_markdown(const Table& table);
 
 // ---- formatting
 std::string fixed(double value, int digits);

@@ -1,0 +1,212 @@
+// `mantissa bench latency` and `mantissa bench throughput`.
+#include <algorithm>
+#include <boost/json.hpp>
+
+#include "app/command.h"
+#include "app/load.h"
+#include "app/output.h"
+#include "base/error.h"
+#include "bench/latency.h"
+#include "bench/read_bandwidth.h"
+#include "bench/throughput.h"
+#include "model/architecture.h"
+
+namespace mantissa {
+namespace {
+
+// clang-format off
+constexpr Option kLatencyOptions[] = {
+    {"--input-len", OptionType::kInteger, "32", "N", "prompt tokens of each sequence", "", 1, 1e9},
+    {"--output-len", OptionType::kInteger, "128", "N", "generated tokens of each sequence", "", 2, 1e9},
+    {"--batch-size", OptionType::kInteger, "1", "N", "sequences at once", "", 1, 65536},
+    {"--iterations", OptionType::kInteger, "5", "N", "measured iterations", "", 1, 1e6},
+    {"--warmup", OptionType::kInteger, "1", "N", "iterations before them that do not count", "", 0, 1e6},
+};
+constexpr Option kThroughputOptions[] = {
+    {"--num-prompts", OptionType::kInteger, "64", "N", "requests, all there at once", "", 1, 1e7},
+    {"--input-len", OptionType::kInteger, "32", "N", "prompt tokens of each request", "", 1, 1e9},
+    {"--output-len", OptionType::kInteger, "128", "N", "generated tokens of each request", "", 1, 1e9},
+};
+// clang-format on
+
+// Packed bytes that one decode step reads: everything but an embedding that is only gathered from.
+int64_t weights_read(const Model& model) {
+  const std::string_view embed = find_architecture(model.config().id, "config.json").embed;
+  int64_t bytes = 0;
+  for (const PlanRow& row : model.plan().rows)
+    if (row.module != embed) bytes += row.bytes;
+  return bytes;
+}
+
+// Decode against the memory's read bandwidth, measured just before and just after.
+struct Bandwidth {
+  double weights_gb_s = 0, read_gb_s = 0;
+  double percent() const { return 100 * weights_gb_s / read_gb_s; }
+};
+
+void print_iterations(const LatencyOptions& options,
+                      const std::vector<LatencyIteration>& iterations) {
+  const std::vector<double> prefill = prefill_rates(options, iterations),
+                            decode = decode_rates(options, iterations);
+  for (size_t i = 0; i < iterations.size(); ++i)
+    print_line(text("Time for inference ", i + 1, ": ",
+                    fixed(iterations[i].prefill_seconds + iterations[i].decode_seconds, 3),
+                    " sec total, ", fixed(decode[i], 2), " tokens/sec (prefill ",
+                    fixed(prefill[i], 1), " tokens/sec)"));
+}
+
+void print_latency(const Model& model, const MeanStd& prefill, const MeanStd& decode,
+                   const Bandwidth& bandwidth) {
+  const MemoryPlan& plan = model.plan();
+  Table table{
+      {"model", "scheme", "size", "decode tokens/s", "+-", "prefill tokens/s", "weights GB/s",
+       "% of read bandwidth"},
+      {{model.options().folder.filename().string(), model.options().scheme,
+        human_bytes(plan.weights_bytes), fixed(decode.mean, 2), fixed(decode.std, 2),
+        fixed(prefill.mean, 1), fixed(bandwidth.weights_gb_s, 2), fixed(bandwidth.percent(), 1)}}};
+  print_text("\n" + markdown(table));
+}
+
+boost::json::object latency_json(const Args& args, const Model& model,
+                                 const LatencyOptions& options, const MeanStd& prefill,
+                                 const MeanStd& decode, const Bandwidth& bandwidth) {
+  boost::json::object object{{"decode_tok_s", decode.mean},
+                             {"decode_tok_s_std", decode.std},
+                             {"prefill_tok_s", prefill.mean},
+                             {"prefill_tok_s_std", prefill.std},
+                             {"weights_gb_s", bandwidth.weights_gb_s},
+                             {"pct_of_read_bandwidth", bandwidth.percent()},
+                             {"read_gb_s", bandwidth.read_gb_s},
+                             {"weights_bytes", model.plan().weights_bytes},
+                             {"weights_read_bytes", weights_read(model)},
+                             {"bits_per_weight", model.plan().bits_per_weight},
+                             {"batch_size", options.batch_size},
+                             {"input_len", options.input_len},
+                             {"output_len", options.output_len},
+                             {"iterations", options.iterations},
+                             {"warmup", options.warmup},
+                             {"load_format", args.text("load-format")}};
+  add_run_info(object, model);
+  return object;
+}
+
+// For sequences of `length` tokens.
+ModelOptions bench_options(const Args& args, int64_t length) {
+  ModelOptions options = model_options_of(args);
+  set_limit_options(args, options);
+  const int64_t context = context_of(options, config_of(options));
+  if (length > context)
+    throw Error(text("--input-len ", args.integer("input-len"), " + --output-len ",
+                     args.integer("output-len"), " = ", length,
+                     " tokens, but the model's context is ", context),
+                text("use at most ", context, " in all"));
+  options.max_model_len = length;  // a longer one would only take memory
+  return options;
+}
+
+void run_latency(const Args& args) {
+  const LatencyOptions bench{.batch_size = args.integer("batch-size"),
+                             .input_len = args.integer("input-len"),
+                             .output_len = args.integer("output-len"),
+                             .iterations = args.integer("iterations"),
+                             .warmup = args.integer("warmup"),
+                             .seed = static_cast<uint64_t>(args.integer("seed"))};
+  ModelOptions options = bench_options(args, bench.input_len + bench.output_len);
+  if (bench.batch_size > std::min(options.max_num_seqs, options.max_num_batched_tokens))
+    throw Error(
+        text("--batch-size ", bench.batch_size, " is beyond --max-num-seqs ", options.max_num_seqs,
+             " or --max-num-batched-tokens ", options.max_num_batched_tokens),
+        "raise those, or use a smaller batch");
+  options.max_num_seqs = bench.batch_size;  // more would only take memory
+  options.logits_rows_max = bench.batch_size;
+  options.kv_tokens = latency_kv_tokens(bench);
+  Model model = open_model(args, options);
+  const int threads = model.options().threads;
+  const double before = read_bandwidth_gb_s(threads);
+  std::vector<LatencyIteration> iterations;
+  {
+    Progress bar(args, "running");
+    iterations = measure_latency(engine_model(model), bench,
+                                 [&](int64_t done, int64_t total) { bar.update(done, total); });
+  }
+  const double after = read_bandwidth_gb_s(threads);
+  const MeanStd prefill = mean_std(prefill_rates(bench, iterations)),
+                decode = mean_std(decode_rates(bench, iterations));
+  const double steps_per_s = decode.mean / static_cast<double>(bench.batch_size);
+  const Bandwidth bandwidth{
+      .weights_gb_s = static_cast<double>(weights_read(model)) * steps_per_s / 1e9,
+      .read_gb_s = (before + after) / 2};
+  if (args.flag("json"))
+    return print_json(latency_json(args, model, bench, prefill, decode, bandwidth));
+  print_iterations(bench, iterations);
+  print_line(text("Average tokens/sec: ", fixed(decode.mean, 2), " +- ", fixed(decode.std, 2)));
+  print_line(text("Bandwidth achieved: ", fixed(bandwidth.weights_gb_s, 2), " GB/s, ",
+                  fixed(bandwidth.percent(), 1), " % of the ", fixed(bandwidth.read_gb_s, 2),
+                  " GB/s that reading memory reaches here (", fixed(before, 2), " before, ",
+                  fixed(after, 2), " after)"));
+  print_latency(model, prefill, decode, bandwidth);
+}
+
+void run_throughput(const Args& args) {
+  const ThroughputOptions bench{.num_prompts = args.integer("num-prompts"),
+                                .input_len = args.integer("input-len"),
+                                .output_len = args.integer("output-len"),
+                                .seed = static_cast<uint64_t>(args.integer("seed"))};
+  const ModelOptions options = bench_options(args, bench.input_len + bench.output_len);
+  Model model = open_model(args, options);
+  ThroughputResult result;
+  {
+    Progress bar(args, "requests");
+    result = measure_throughput(engine_model(model), bench,
+                                [&](int64_t done, int64_t total) { bar.update(done, total); });
+  }
+  if (!args.flag("json"))
+    return print_line(text("Throughput: ", fixed(result.requests_per_s(), 2), " requests/s, ",
+                           fixed(result.total_tok_s(), 2), " total tokens/s, ",
+                           fixed(result.output_tok_s(), 2), " output tokens/s"));
+  boost::json::object object{{"requests_per_second", result.requests_per_s()},
+                             {"tokens_per_second", result.total_tok_s()},
+                             {"output_tokens_per_second", result.output_tok_s()},
+                             {"elapsed_time", result.seconds},
+                             {"num_requests", result.requests},
+                             {"total_num_tokens", result.input_tokens + result.output_tokens},
+                             {"input_len", bench.input_len},
+                             {"output_len", bench.output_len}};
+  add_run_info(object, model);
+  print_json(object);
+}
+
+}  // namespace
+
+const Verb kBenchLatencyVerb = {
+    .name = "bench latency",
+    .summary = "decode and prefill speed of one batch, and how near it is to the memory's limit",
+    .details =
+        "gpt-fast's protocol: random prompts, warm-up iterations left out, then mean and "
+        "standard deviation of decoded tokens a second. Bandwidth counts the packed weights "
+        "that a decode step reads, not the KV cache; the read bandwidth is measured just "
+        "before and after.",
+    .examples =
+        "mantissa bench latency models/wiki-6m -q int8_weight_only\n"
+        "mantissa bench latency models/shapes/Llama-3.2-1B --load-format dummy -q ptpc_fp8\n"
+        "mantissa bench latency models/wiki-6m --batch-size 8 --iterations 10 --json",
+    .groups = kModelOptions | kLimitOptions,
+    .options = kLatencyOptions,
+    .run = run_latency,
+};
+
+const Verb kBenchThroughputVerb = {
+    .name = "bench throughput",
+    .summary = "requests and tokens a second when all requests are there at once",
+    .details =
+        "Random prompts of equal length through the engine's continuous batching; ends of "
+        "text are ignored. Prints vLLM's line.",
+    .examples =
+        "mantissa bench throughput models/wiki-6m --num-prompts 64 -q int8\n"
+        "mantissa bench throughput models/wiki-6m --input-len 256 --output-len 16 --json",
+    .groups = kModelOptions | kLimitOptions,
+    .options = kThroughputOptions,
+    .run = run_throughput,
+};
+
+}  // namespace mantissa

@@ -1,0 +1,40 @@
+// What `perplexity` and `eval` share: models sized for windows, the base model of --kld-against,
+// and how results are shown.
+#pragma once
+
+#include <boost/json/fwd.hpp>
+#include <optional>
+
+#include "app/command.h"
+#include "app/output.h"
+#include "eval/perplexity.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+namespace mantissa {
+
+struct EvalModels {
+  Model model;
+  std::optional<Model> base;  // --kld-against
+};
+// Loads MODEL (and the base) so that passes are full with windows of length_max tokens.
+EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelConfig& config,
+                            int64_t length_max);
+
+// BOS, or EOS with a notice where there is none. Throws Error where there is neither.
+int32_t prefix_token(const Tokenizer& tokenizer, const ModelConfig& config);
+
+struct Scored {
+  std::vector<float> nlls;
+  PerplexityResult result;
+  std::optional<PerplexityResult> base;
+  std::optional<DivergenceResult> divergence;
+  double seconds = 0;
+};
+Scored score(const Args& args, EvalModels& models, std::span<const Window> windows);
+
+void add_divergence(boost::json::object& object, const DivergenceResult& divergence);
+// The columns of add_divergence for a table of one row.
+void add_divergence(Table& table, const DivergenceResult& divergence);
+
+}  // namespace mantissa

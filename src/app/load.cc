@@ -1,0 +1,166 @@
+#include "app/load.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+
+#include "app/output.h"
+#include "app/version.h"
+#include "base/error.h"
+#include "io/config.h"
+#include "model/architecture.h"
+
+namespace mantissa {
+namespace {
+
+// Flags of other devices: asked for here, they could only be ignored, so they are refused.
+struct ForeignFlag {
+  std::string_view name, why;
+};
+constexpr ForeignFlag kCudaOnly[] = {
+    {"fast-accum", "cpu and ref always sum in full precision"},
+    {"gpu-memory-utilization", "this build has no CUDA backend, so no GPU memory is used"},
+};
+
+void refuse_foreign_flags(const Args& args) {
+  for (const ForeignFlag& flag : kCudaOnly) {
+    if (!args.given(flag.name)) continue;
+    throw Error(text("--", flag.name, " has no effect on a CPU: ", flag.why),
+                text("leave out --", flag.name));
+  }
+}
+
+std::string bits_text(double bits) {
+  return fixed(bits, 2);
+}
+
+void print_report(const LoadReport& report, const Model& model) {
+  for (const std::string& warning : report.warnings) warn(warning);
+  const MemoryPlan& plan = model.plan();
+  if (model.options().dummy) {
+    note(text("filled ", human_bytes(plan.weights_bytes), " of random weights in ",
+              human_seconds(report.seconds)));
+    return;
+  }
+  const double rate =
+      report.seconds > 0 ? static_cast<double>(report.bytes_read) / report.seconds : 0;
+  note(text("loaded ", report.tensors, " tensors, ", human_bytes(report.bytes_read), " -> ",
+            human_bytes(plan.weights_bytes), ", in ", human_seconds(report.seconds), " (",
+            human_bytes(static_cast<int64_t>(rate)), "/s)"));
+}
+
+}  // namespace
+
+ModelOptions model_options_of(const Args& args) {
+  refuse_foreign_flags(args);
+  ModelOptions options;
+  options.folder = args.text("MODEL");
+  options.device = args.text("device");
+  options.dtype = args.text("dtype");
+  options.scheme = parse_scheme(args.text("quantization")).name;
+  options.lm_head_scheme = args.text("lm-head-scheme");
+  options.ignore = args.list("ignore");
+  options.kv_cache_dtype = args.text("kv-cache-dtype");
+  options.kv_scale = static_cast<float>(args.real("kv-scale"));
+  options.attention_backend = args.text("attention-backend");
+  options.dummy = args.text("load-format") == "dummy";
+  options.strict = args.flag("strict");
+  options.seed = static_cast<uint64_t>(args.integer("seed"));
+  options.threads = static_cast<int>(args.integer("threads"));
+  options.isa = args.text("isa");
+  options.max_model_len = args.integer("max-model-len");
+  return options;
+}
+
+void set_limit_options(const Args& args, ModelOptions& options) {
+  options.max_num_seqs = args.integer("max-num-seqs");
+  options.max_num_batched_tokens = args.integer("max-num-batched-tokens");
+}
+
+ModelConfig config_of(const ModelOptions& options) {
+  find_architecture(read_model_id(options.folder), (options.folder / "config.json").string());
+  return read_model_config(options.folder);
+}
+
+int64_t context_of(const ModelOptions& options, const ModelConfig& config) {
+  const int64_t most = config.max_position_embeddings;
+  if (options.max_model_len > most)
+    throw Error(text("--max-model-len ", options.max_model_len, ": the model's context is ", most,
+                     " tokens (max_position_embeddings)"),
+                text("use at most ", most));
+  return options.max_model_len > 0 ? options.max_model_len : most;
+}
+
+std::string plan_text(const Model& model) {
+  const MemoryPlan& plan = model.plan();
+  const ModelOptions& options = model.options();
+  const std::string name = options.folder.filename().empty()
+                               ? options.folder.parent_path().filename().string()
+                               : options.folder.filename().string();
+  std::string out = text("plan for ", name, ": ", options.scheme, ", ", options.dtype, ", on ",
+                         model.device_description(), "\n");
+  Table table{{"layers", "count", "scheme", "kernel", "bits/weight", "size"}, {}};
+  for (const PlanRow& row : plan.rows)
+    table.rows.push_back({row.module, text(row.count), row.scheme,
+                          row.kernel.empty() ? "-" : row.kernel, bits_text(row.bits_per_weight),
+                          human_bytes(row.bytes)});
+  out += markdown(table);
+  out += text("weights ", human_bytes(plan.weights_bytes), " (", human_count(plan.parameters),
+              " parameters, ", bits_text(plan.bits_per_weight), " bits each) + KV cache ",
+              human_bytes(plan.kv_bytes), " (", plan.kv_tokens, " tokens, ",
+              options.kv_cache_dtype == "auto" ? options.dtype : options.kv_cache_dtype,
+              ") + workspace ", human_bytes(plan.workspace_bytes), " = ",
+              human_bytes(plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes));
+  if (!options.dummy)
+    out += text("; while loading, up to ", human_bytes(plan.largest_tensor_bytes), " more");
+  for (const std::string& notice : plan.notices) out += text("\nnotice: ", notice);
+  return out;
+}
+
+boost::json::object plan_json(const Model& model) {
+  const MemoryPlan& plan = model.plan();
+  boost::json::array rows;
+  for (const PlanRow& row : plan.rows)
+    rows.push_back(boost::json::object{{"layers", row.module},
+                                       {"count", row.count},
+                                       {"scheme", row.scheme},
+                                       {"kernel", row.kernel},
+                                       {"bits_per_weight", row.bits_per_weight},
+                                       {"bytes", row.bytes}});
+  boost::json::array notices;
+  for (const std::string& notice : plan.notices) notices.emplace_back(notice);
+  return {{"weights_bytes", plan.weights_bytes},
+          {"kv_bytes", plan.kv_bytes},
+          {"workspace_bytes", plan.workspace_bytes},
+          {"largest_tensor_bytes", plan.largest_tensor_bytes},
+          {"kv_tokens", plan.kv_tokens},
+          {"parameters", plan.parameters},
+          {"bits_per_weight", plan.bits_per_weight},
+          {"rows", std::move(rows)},
+          {"notices", std::move(notices)}};
+}
+
+Model open_model(const Args& args, const ModelOptions& options) {
+  Model model(options);
+  note(plan_text(model));
+  LoadReport report;
+  {
+    Progress progress(args, options.dummy ? "filling" : "loading", Progress::Unit::kBytes);
+    report = model.load([&](int64_t done, int64_t total) { progress.update(done, total); });
+  }
+  print_report(report, model);
+  return model;
+}
+
+void add_run_info(boost::json::object& object, const Model& model) {
+  const ModelOptions& options = model.options();
+  object["model"] = options.folder.string();
+  object["scheme"] = options.scheme;
+  object["dtype"] = options.dtype;
+  object["kv_cache_dtype"] = options.kv_cache_dtype;
+  object["device"] = model.device_description();
+  object["threads"] = options.threads;
+  object["version"] = std::string(version());
+  object["commit"] = std::string(commit());
+}
+
+}  // namespace mantissa

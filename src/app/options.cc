@@ -1,0 +1,64 @@
+// The option groups that verbs share, and the table of verbs.
+#include "app/command.h"
+
+namespace mantissa {
+namespace {
+
+constexpr OptionType kFlag = OptionType::kFlag, kText = OptionType::kText,
+                     kInteger = OptionType::kInteger, kReal = OptionType::kReal,
+                     kList = OptionType::kList;
+constexpr double kMany = 1e15;
+
+// clang-format off
+constexpr Option kCommon[] = {
+    {"-h,--help", kFlag, "", "", "this text"},
+    {"--json", kFlag, "", "", "one JSON object, or JSON lines, on standard output and nothing else there"},
+    {"--device", kText, "auto", "D", "where to run", "auto,cpu,cuda,ref"},
+    {"--dtype", kText, "auto", "T", "format of unquantized weights, activations and KV cache; auto: the checkpoint's", "auto,bfloat16,float16,float32"},
+    {"--isa", kText, "auto", "I", "instruction set of the cpu kernels; auto: the best this machine has", "auto,avx512,avx2,portable"},
+    {"--threads", kInteger, "0", "N", "0: all cores this process may use", "", 0, 1024},
+    {"--seed", kInteger, "0", "N", "for everything random", "", 0, kMany},
+    {"--strict", kFlag, "", "", "make every notice an error: unread tensors, NaN weights, defaulted settings"},
+    {"--no-progress", kFlag, "", "", "no progress bar (there is none anyway where standard error is no terminal)"},
+};
+constexpr Option kModel[] = {
+    {"MODEL", kText, "", "", "a folder with config.json, tokenizer.json and *.safetensors"},
+    {"-q,--quantization", kText, "bf16", "SCHEME", "how the linear layers are quantized while loading; `mantissa schemes` lists them"},
+    {"--load-format", kText, "auto", "F", "dummy: random weights, only config.json is read (for benchmarks)", "auto,dummy"},
+    {"--max-model-len", kInteger, "0", "N", "longest context in tokens; 0: the model's", "", 0, kMany},
+    {"--lm-head-scheme", kText, "bf16", "SCHEME", "the output head's (and tied embedding's) own scheme"},
+    {"--ignore", kList, "", "re:...", "modules that stay unquantized: a name, or re: and a regular expression"},
+    {"--kv-cache-dtype", kText, "auto", "D", "KV cache format: auto, fp8, ...; auto: as --dtype"},
+    {"--kv-scale", kReal, "0", "X", "one static scale for a quantized KV cache; 0: a scale per token and head", "", 0, 1e30},
+    {"--attention-backend", kText, "auto", "B", "which attention kernels; auto: the device's first"},
+    {"--fast-accum", kFlag, "", "", "FP8 products summed in the tensor cores' short accumulator (CUDA only)"},
+    {"--no-library-kernels", kFlag, "", "", "only Mantissa's own kernels; on cpu and ref there are no others"},
+    {"--gpu-memory-utilization", kReal, "0.9", "X", "part of the GPU's memory to use (CUDA only)", "", 0.01, 1},
+};
+constexpr Option kLimits[] = {
+    {"--max-num-seqs", kInteger, "256", "N", "most sequences in one forward pass", "", 1, 65536},
+    {"--max-num-batched-tokens", kInteger, "2048", "N", "most tokens in one forward pass", "", 1, 1048576},
+};
+// clang-format on
+
+constexpr const Verb* kVerbs[] = {
+    &kGenerateVerb,        &kEvalVerb,     &kPerplexityVerb, &kInspectVerb, &kBenchLatencyVerb,
+    &kBenchThroughputVerb, &kTokenizeVerb, &kSchemesVerb,    &kKernelsVerb, &kDevicesVerb,
+};
+
+}  // namespace
+
+std::span<const Verb* const> all_verbs() {
+  return kVerbs;
+}
+std::span<const Option> common_options() {
+  return kCommon;
+}
+std::span<const Option> model_options() {
+  return kModel;
+}
+std::span<const Option> limit_options() {
+  return kLimits;
+}
+
+}  // namespace mantissa

@@ -1,0 +1,106 @@
+// `mantissa perplexity`: of a text file, by the protocol of docs/evaluation.md.
+#include <algorithm>
+#include <boost/json.hpp>
+
+#include "app/command.h"
+#include "app/evaluation.h"
+#include "app/load.h"
+#include "app/output.h"
+#include "base/error.h"
+#include "base/file.h"
+
+namespace mantissa {
+namespace {
+
+constexpr int64_t kFileBytesMax = int64_t{4} << 30;
+constexpr int64_t kCtxDefaultMax = 2048;  // what published tables use for long-context models
+
+// clang-format off
+constexpr Option kOptions[] = {
+    {"--file", OptionType::kText, "", "FILE", "the text, UTF-8"},
+    {"--ctx", OptionType::kInteger, "0", "N", "tokens of a window; 0: the model's context, at most 2048", "", 0, 1e9},
+    {"--stride", OptionType::kInteger, "0", "S", "windows overlap and only the last S tokens of each count; 0: no overlap", "", 0, 1e9},
+    {"--kld-against", OptionType::kText, "", "SCHEME", "also compare with this scheme of the same model (bf16, mostly)"},
+};
+// clang-format on
+
+int64_t ctx_of(const Args& args, const ModelOptions& options, const ModelConfig& config) {
+  const int64_t context = context_of(options, config), ctx = args.integer("ctx");
+  if (ctx > context)
+    throw Error(text("--ctx ", ctx, ": the model's context is ", context, " tokens"),
+                text("use --ctx ", context, " or less"));
+  return ctx > 0 ? ctx : std::min(context, kCtxDefaultMax);
+}
+
+void print_table(const Args& args, const Model& model, const Scored& scored, int64_t ctx,
+                 size_t windows) {
+  const PerplexityResult& result = scored.result;
+  Table table{{"scheme", "bits/weight", "perplexity", "+-"},
+              {{model.options().scheme, fixed(model.plan().bits_per_weight, 2),
+                fixed(result.perplexity, 4), fixed(result.stderr_ppl, 4)}}};
+  if (scored.divergence) {
+    table.header.push_back(args.text("kld-against"));
+    table.rows.front().push_back(fixed(scored.base->perplexity, 4));
+    add_divergence(table, *scored.divergence);
+  }
+  print_text(markdown(table));
+  note(text(result.tokens, " tokens in ", windows, " windows of ", ctx, ", ",
+            human_seconds(scored.seconds), ", ",
+            fixed(static_cast<double>(result.tokens) / scored.seconds, 0), " tokens/s"));
+}
+
+void run(const Args& args) {
+  ModelOptions options = model_options_of(args);
+  set_limit_options(args, options);
+  if (!args.given("file"))
+    throw Error("there is no text to score", "give --file FILE, for example wiki.test.raw");
+  const ModelConfig config = config_of(options);
+  const int64_t ctx = ctx_of(args, options, config);
+  const Tokenizer tokenizer = Tokenizer::load(options.folder);
+  const int32_t bos = prefix_token(tokenizer, config);
+  const std::vector<int32_t> tokens =
+      tokenizer.encode(read_file(args.text("file"), kFileBytesMax), false);
+  if (tokens.empty()) throw Error(text(args.text("file"), " has no text"), "give another --file");
+  const std::vector<Window> windows = perplexity_windows(tokens, bos, ctx, args.integer("stride"));
+  EvalModels models = open_eval_models(args, options, config, std::min(ctx, std::ssize(tokens)));
+  const Scored scored = score(args, models, windows);
+  if (!args.flag("json")) return print_table(args, models.model, scored, ctx, windows.size());
+  boost::json::object object{{"perplexity", scored.result.perplexity},
+                             {"nll", scored.result.nll},
+                             {"stderr", scored.result.stderr_ppl},
+                             {"tokens", scored.result.tokens},
+                             {"windows", windows.size()},
+                             {"seconds", scored.seconds},
+                             {"ctx", ctx}};
+  if (scored.divergence) {
+    object["base_scheme"] = args.text("kld-against");
+    object["base_perplexity"] = scored.base->perplexity;
+    add_divergence(object, *scored.divergence);
+  }
+  object["bits_per_weight"] = models.model.plan().bits_per_weight;
+  object["weights_bytes"] = models.model.plan().weights_bytes;
+  add_run_info(object, models.model);
+  print_json(object);
+}
+
+}  // namespace
+
+const Verb kPerplexityVerb = {
+    .name = "perplexity",
+    .summary = "perplexity of a text file, and how far a scheme is from bf16",
+    .details =
+        "The text is encoded once, whole, without special tokens. Each window has --ctx "
+        "targets and sees BOS and the tokens before each target; every token is scored once. "
+        "+- is the standard error of the perplexity.",
+    .examples =
+        "mantissa perplexity models/wiki-6m --file data/wikitext-2-test-4-articles.txt\n"
+        "mantissa perplexity models/wiki-6m --file data/wikitext-2-test-4-articles.txt -q "
+        "ptpc_fp8 --kld-against bf16\n"
+        "mantissa perplexity models/wiki-6m --file data/wikitext-2-test-4-articles.txt "
+        "--ctx 512 --stride 256 --json",
+    .groups = kModelOptions | kLimitOptions,
+    .options = kOptions,
+    .run = run,
+};
+
+}  // namespace mantissa

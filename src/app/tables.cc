@@ -1,0 +1,123 @@
+// `mantissa schemes` and `mantissa kernels`: the tables that everything else reads.
+#include <boost/json.hpp>
+#include <memory>
+
+#include "app/command.h"
+#include "app/help.h"
+#include "app/output.h"
+#include "base/error.h"
+#include "kernels/ops.h"
+#include "quant/scheme.h"
+
+namespace mantissa {
+namespace {
+
+// Bits per weight of a layer of this size, so that scales count as they do in practice.
+constexpr int64_t kRows = 4096, kCols = 4096;
+
+void print_rows(const Args& args, const Table& table) {
+  if (!args.flag("json")) return print_text(markdown(table));
+  boost::json::array rows;
+  for (const std::vector<std::string>& row : table.rows) {
+    boost::json::object object;
+    for (size_t c = 0; c < row.size(); ++c) object[table.header[c]] = row[c];
+    rows.push_back(std::move(object));
+  }
+  print_json(rows);
+}
+
+struct QueueClose {
+  const Ops* ops;
+  void operator()(Queue* queue) const noexcept { ops->close(queue); }
+};
+using OpenQueue = std::unique_ptr<Queue, QueueClose>;
+
+OpenQueue open_queue(const Ops& ops, const Args& args) {
+  return OpenQueue(ops.open({.threads = static_cast<int>(args.integer("threads")),
+                             .isa = args.text("isa"),
+                             .scratch_tokens = 1}),
+                   QueueClose{&ops});
+}
+
+// "runs: KERNEL", or why this device cannot run the scheme.
+std::string status_of(const Scheme& scheme, const Ops& ops, Queue* queue) {
+  const WeightRequest request{
+      .name = "a layer", .scheme = scheme, .run_dtype = &kBF16, .rows = kRows, .cols = kCols};
+  try {
+    return text("runs: ", ops.plan_weight(request, queue).kernel->name);
+  } catch (const Error& e) {
+    return e.found;
+  }
+}
+
+// Recipes are for those who know that they want one: JSON has them, the table does not.
+std::string without_recipes(std::string_view options) {
+  std::vector<std::string> kept;
+  for (std::string_view option : split_list(options))
+    if (!option.starts_with("recipe=")) kept.emplace_back(option);
+  return join(kept, ",");
+}
+
+void run_schemes(const Args& args) {
+  const std::string device = args.text("device") == "auto" ? "cpu" : args.text("device");
+  const bool json = args.flag("json");
+  const Ops& ops = find_ops(device);
+  const OpenQueue queue = open_queue(ops, args);
+  Table table{{"name", "aliases", "options", "weight", "activation", "bits_per_weight",
+               text("on_", device)},
+              {}};
+  if (json) table.header.emplace_back("source");
+  for (const SchemeRow& row : scheme_rows()) {
+    const Scheme scheme = parse_scheme(row.name);
+    std::vector<std::string>& cells = table.rows.emplace_back();
+    cells = {std::string(row.name),
+             std::string(row.aliases),
+             json ? std::string(row.options) : without_recipes(row.options),
+             describe(scheme.weight, kBF16),
+             describe(scheme.activation, kBF16),
+             fixed(bits_per_weight(scheme.weight, kRows, kCols, kBF16), 3),
+             status_of(scheme, ops, queue.get())};
+    if (json) cells.emplace_back(row.source);
+  }
+  print_rows(args, table);
+}
+
+void run_kernels(const Args& args) {
+  Table table{{"device", "name", "operation", "needs", "status"}, {}};
+  for (const Ops* ops : all_ops()) {
+    if (args.text("device") != "auto" && args.text("device") != ops->name) continue;
+    const OpenQueue queue = open_queue(*ops, args);
+    for (const KernelInfo& kernel : ops->kernels(queue.get()))
+      table.rows.push_back(
+          {std::string(ops->name), kernel.name, kernel.operation, kernel.needs, kernel.status});
+  }
+  print_rows(args, table);
+}
+
+}  // namespace
+
+const Verb kSchemesVerb = {
+    .name = "schemes",
+    .summary = "the table of quantization schemes, and which run here",
+    .details =
+        "Any name or alias can be given to -q; options follow a colon, as in "
+        "int4_weight_only:g64. bits_per_weight counts scales and zero points, for a layer of "
+        "4096 x 4096. --json also names recipes (int8:recipe=torchao) and sources.",
+    .examples = "mantissa schemes\nmantissa schemes --json",
+    .groups = kCommonOnly,
+    .options = {},
+    .run = run_schemes,
+};
+
+const Verb kKernelsVerb = {
+    .name = "kernels",
+    .summary = "the table of kernels: which would run here, and why others would not",
+    .details = "",
+    .examples =
+        "mantissa kernels\nmantissa kernels --device cpu --isa avx2\nmantissa kernels --json",
+    .groups = kCommonOnly,
+    .options = {},
+    .run = run_kernels,
+};
+
+}  // namespace mantissa

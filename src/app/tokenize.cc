@@ -1,0 +1,98 @@
+// `mantissa tokenize`: text to ids, and back.
+#include <boost/json.hpp>
+#include <charconv>
+
+#include "app/command.h"
+#include "app/output.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "text/tokenizer.h"
+
+namespace mantissa {
+namespace {
+
+constexpr int64_t kFileBytesMax = int64_t{4} << 30;
+
+// clang-format off
+constexpr Option kOptions[] = {
+    {"MODEL", OptionType::kText, "", "", "a folder with tokenizer.json"},
+    {"--text", OptionType::kText, "", "TEXT", "the text; with --decode ids, between spaces or commas"},
+    {"--file", OptionType::kText, "", "FILE", "a file instead of --text"},
+    {"--decode", OptionType::kFlag, "", "", "from ids to text"},
+    {"--no-special-tokens", OptionType::kFlag, "", "", "add no BOS or EOS; with --decode, leave special tokens out of the text"},
+    {"--pieces", OptionType::kFlag, "", "", "one line a token: id and the text it stands for"},
+};
+// clang-format on
+
+std::string input_of(const Args& args) {
+  if (args.given("text") == args.given("file"))
+    throw Error(args.given("text") ? "both --text and --file are given" : "there is no text",
+                "give either --text TEXT or --file FILE");
+  return args.given("text") ? args.text("text") : read_file(args.text("file"), kFileBytesMax);
+}
+
+// "1, 2 3" or "[1,2,3]".
+std::vector<int32_t> parse_ids(std::string_view text_of_ids) {
+  constexpr std::string_view kBetween = ", \t\r\n[]";
+  std::vector<int32_t> ids;
+  for (;;) {
+    text_of_ids.remove_prefix(
+        std::min(text_of_ids.find_first_not_of(kBetween), text_of_ids.size()));
+    if (text_of_ids.empty()) return ids;
+    const std::string_view word = text_of_ids.substr(0, text_of_ids.find_first_of(kBetween));
+    int32_t id = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+    if (error != std::errc{} || end != word.data() + word.size() || id < 0)
+      throw Error(text(quoted(word), " is no token id"), "give whole numbers of at least 0");
+    ids.push_back(id);
+    text_of_ids.remove_prefix(word.size());
+  }
+}
+
+void decode_ids(const Args& args, const Tokenizer& tokenizer) {
+  const std::vector<int32_t> ids = parse_ids(input_of(args));
+  const std::string decoded = tokenizer.decode(ids, args.flag("no-special-tokens"));
+  if (args.flag("json"))
+    print_json(boost::json::object{{"text", decoded}});
+  else
+    print_line(decoded);
+}
+
+void print_pieces(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
+  for (int32_t id : ids) print_line(text(id, "\t", quoted(tokenizer.token_bytes(id))));
+}
+
+void run(const Args& args) {
+  const Tokenizer tokenizer = Tokenizer::load(args.text("MODEL"));
+  for (const std::string& line : tokenizer.notes()) note(text("notice: ", line));
+  if (args.flag("decode")) return decode_ids(args, tokenizer);
+  const std::vector<int32_t> ids =
+      tokenizer.encode(input_of(args), !args.flag("no-special-tokens"));
+  if (args.flag("json")) {
+    print_json(boost::json::object{{"ids", boost::json::array(ids.begin(), ids.end())}});
+  } else if (args.flag("pieces")) {
+    print_pieces(tokenizer, ids);
+  } else {
+    std::string line;
+    for (int32_t id : ids) line += (line.empty() ? "" : " ") + std::to_string(id);
+    print_line(line);
+  }
+}
+
+}  // namespace
+
+const Verb kTokenizeVerb = {
+    .name = "tokenize",
+    .summary = "text to token ids, and back",
+    .details = "",
+    .examples =
+        "mantissa tokenize models/wiki-6m --text \"The history of\"\n"
+        "mantissa tokenize models/wiki-6m --text \"The history of\" --pieces\n"
+        "mantissa tokenize models/wiki-6m --file README.md --json --no-special-tokens\n"
+        "mantissa tokenize models/wiki-6m --decode --text \"415 1503 302\"",
+    .groups = kCommonOnly,
+    .options = kOptions,
+    .run = run,
+};
+
+}  // namespace mantissa

@@ -1,0 +1,286 @@
+// The binary's manners: help, exit codes, refusals that say what to do, JSON that parses.
+#include "app/command.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "base/json.h"
+#include "run_binary.h"
+
+namespace mantissa {
+namespace {
+
+using Words = std::vector<std::string>;
+
+Words words_of(std::string_view line) {
+  Words words;
+  for (size_t at = 0; at < line.size();) {
+    const size_t end = std::min(line.find(' ', at), line.size());
+    words.emplace_back(line.substr(at, end - at));
+    at = end + 1;
+  }
+  return words;
+}
+
+std::string tiny_text() {
+  const std::string path = testing::TempDir() + "mantissa_tiny.txt";
+  std::ofstream(path) << "The history of the river begins in the mountains of the north .\n";
+  return path;
+}
+
+class Help : public testing::TestWithParam<const Verb*> {};
+
+TEST_P(Help, TeachesTheVerb) {
+  const Verb& verb = *GetParam();
+  Words words = words_of(verb.name);
+  words.emplace_back("--help");
+  const RunResult result = run_mantissa(words);
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.err, "");
+  EXPECT_NE(result.out.find(verb.summary), std::string::npos);
+  EXPECT_NE(result.out.find("Examples\n  mantissa " + std::string(verb.name)), std::string::npos);
+  for (const Option& option : verb.options)
+    EXPECT_NE(result.out.find(option.names.substr(0, option.names.find(','))), std::string::npos)
+        << option.names;
+  for (const Option& option : common_options()) EXPECT_FALSE(option.help.empty());
+  EXPECT_NE(result.out.find("--json"), std::string::npos);
+  size_t line_start = 0;
+  for (size_t end; (end = result.out.find('\n', line_start)) != std::string::npos;) {
+    const std::string line = result.out.substr(line_start, end - line_start);
+    EXPECT_TRUE(line.size() <= 100 || line.starts_with("  mantissa ")) << line;
+    line_start = end + 1;
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Verbs, Help, testing::ValuesIn(all_verbs().begin(), all_verbs().end()),
+                         [](const auto& verb) {
+                           std::string name(verb.param->name);
+                           for (char& c : name) c = c == ' ' ? '_' : c;
+                           return name;
+                         });
+
+TEST(Overview, ListsEveryVerb) {
+  for (const Words& words : {Words{"--help"}, Words{"-h"}, Words{"help"}}) {
+    const RunResult result = run_mantissa(words);
+    EXPECT_EQ(result.exit_code, 0);
+    for (const Verb* verb : all_verbs())
+      EXPECT_NE(result.out.find("\n  " + std::string(verb->name)), std::string::npos);
+  }
+  const RunResult bench = run_mantissa({"bench", "--help"});
+  EXPECT_EQ(bench.exit_code, 0);
+  EXPECT_NE(bench.out.find("bench latency"), std::string::npos);
+  EXPECT_EQ(bench.out.find("perplexity  "), std::string::npos);
+}
+
+TEST(Version, SaysWhatTheBinaryIs) {
+  const RunResult result = run_mantissa({"--version"});
+  EXPECT_EQ(result.exit_code, 0);
+  for (const char* part : {"mantissa 0.", "compiler: ", "CUDA: ", "device ref", "device cpu"})
+    EXPECT_NE(result.out.find(part), std::string::npos) << part;
+  const RunResult as_json = run_mantissa({"--version", "--json"});
+  const json::Document document = json::parse(as_json.out, "standard output");
+  for (const char* name : {"version", "commit", "compiler", "cuda", "instruction_sets"})
+    EXPECT_FALSE(document.root().at(name).as_string().empty()) << name;
+}
+
+// What a user may get wrong: the message must hold `found` and the fix `fix`.
+struct Refusal {
+  const char* line;  // MODEL stands for the demo model, TEXT for a small text file
+  const char* found;
+  const char* fix;
+};
+void PrintTo(const Refusal& refusal, std::ostream* out) {
+  *out << "mantissa " << refusal.line;
+}
+constexpr Refusal kRefusals[] = {
+    {"", "no command", "--help"},
+    {"frobnicate", "no command \"frobnicate\"", "one of"},
+    {"perplxity", "no command \"perplxity\"", "did you mean `mantissa perplexity`"},
+    {"bench", "`bench` needs to know what", "mantissa bench --help"},
+    {"bench latenci", "no command \"bench latenci\"", "bench latency"},
+    {"tokenize", "`tokenize` needs MODEL", "--help"},
+    {"tokenize MODEL", "there is no text", "--text"},
+    {"tokenize MODEL --text a --file TEXT", "both --text and --file", "either"},
+    {"tokenize MODEL --text a b", "unexpected argument \"b\"", "quote"},
+    {"tokenize MODEL --txt a", "no option --txt", "did you mean --text"},
+    {"tokenize MODEL --text a --text b", "--text is given 2 times", "once"},
+    {"tokenize MODEL --text", "--text", "mantissa tokenize --help"},
+    {"tokenize MODEL --decode --text 1,x", "\"x\" is no token id", "whole numbers"},
+    {"tokenize MODEL --text a --threads many", "--threads is \"many\"", "whole number"},
+    {"tokenize MODEL --text a --threads -1", "--threads is \"-1\"", "0 to 1024"},
+    {"tokenize MODEL --text a --device tpu", "--device is \"tpu\"", "auto, cpu, cuda, ref"},
+    {"tokenize MODEL --text a --device cuda", "no cuda backend", "--device cpu"},
+    {"tokenize /nowhere --text a", "/nowhere", "fix:"},
+    {"perplexity MODEL", "no text to score", "--file"},
+    {"perplexity MODEL --file /nowhere.txt", "/nowhere.txt", "fix:"},
+    {"perplexity MODEL --file TEXT -q fp99", "fp99", "fix:"},
+    {"perplexity MODEL --file TEXT --ctx 100000", "--ctx 100000", "--ctx 512"},
+    {"perplexity MODEL --file TEXT --ctx 8 --stride 9", "--stride 9", "1 to 8"},
+    {"perplexity MODEL --file TEXT --ctx 1.5", "--ctx is \"1.5\"", "whole number"},
+    {"perplexity MODEL --file TEXT --fast-accum", "--fast-accum has no effect", "leave out"},
+    {"perplexity MODEL --file TEXT --gpu-memory-utilization 0.5", "--gpu-memory-utilization",
+     "leave out"},
+    {"perplexity MODEL --file TEXT --dtype int3", "--dtype is \"int3\"", "bfloat16"},
+    {"perplexity MODEL --file TEXT --max-model-len 9999", "9999", "512"},
+    {"perplexity MODEL --file TEXT --attention-backend x", "--attention-backend x", "auto"},
+    {"perplexity MODEL --file TEXT --kv-cache-dtype x", "x", "fix:"},
+    {"perplexity MODEL --file TEXT --max-num-seqs 0", "--max-num-seqs is \"0\"", "1 to 65536"},
+    {"eval MODEL", "no tasks", "--tasks wikitext"},
+    {"eval MODEL --tasks gsm8k", "no task \"gsm8k\"", "wikitext"},
+    {"eval MODEL --tasks wikitext --num-fewshot 5", "--num-fewshot 5", "leave out"},
+    {"eval MODEL --tasks wikitext --data /nowhere", "/nowhere", "fix:"},
+    {"inspect /nowhere", "/nowhere", "fix:"},
+    {"bench latency MODEL --input-len 500 --output-len 500", "1000 tokens", "at most 512"},
+    {"bench latency MODEL --batch-size 999", "--batch-size 999", "smaller batch"},
+    {"bench throughput MODEL --input-len 500 --output-len 500", "1000 tokens", "at most 512"},
+};
+
+class Refused : public testing::TestWithParam<Refusal> {};
+
+TEST_P(Refused, SaysWhatWasFoundAndWhatToDo) {
+  Words words = words_of(GetParam().line);
+  for (std::string& word : words) {
+    if (word == "MODEL") word = demo_model();
+    if (word == "TEXT") word = tiny_text();
+  }
+  const RunResult result = run_mantissa(words);
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(result.err.find("mantissa: "), 0u) << result.err;
+  EXPECT_NE(result.err.find("\n  fix: "), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find(GetParam().found), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find(GetParam().fix), std::string::npos) << result.err;
+}
+INSTANTIATE_TEST_SUITE_P(Lines, Refused, testing::ValuesIn(kRefusals));
+
+TEST(Tokenize, GoesThereAndBack) {
+  const std::string text = "The history of [brackets] -- and \xc3\xa9t\xc3\xa9";
+  const RunResult ids =
+      run_mantissa({"tokenize", demo_model(), "--text", text, "--no-special-tokens"});
+  ASSERT_EQ(ids.exit_code, 0) << ids.err;
+  const RunResult back = run_mantissa({"tokenize", demo_model(), "--decode", "--text", ids.out});
+  EXPECT_EQ(back.out, text + "\n");
+  const RunResult as_json = run_mantissa({"tokenize", demo_model(), "--json", "--text=" + text});
+  const json::Document document = json::parse(as_json.out, "standard output");
+  const json::Value list = document.root().at("ids");
+  EXPECT_EQ(list[0].as_int(), 0);  // BOS
+  const Words plain = words_of(ids.out.substr(0, ids.out.size() - 1));
+  ASSERT_EQ(list.size(), plain.size() + 1);
+  for (size_t i = 0; i < plain.size(); ++i)
+    EXPECT_EQ(std::to_string(list[i + 1].as_int()), plain[i]);
+}
+
+TEST(Tokenize, AnEmptyTextHasNoIds) {
+  for (const Words& form : {Words{"--text", ""}, Words{"--text="}}) {
+    Words words = {"tokenize", demo_model(), "--no-special-tokens", "--json"};
+    words.insert(words.end(), form.begin(), form.end());
+    const RunResult result = run_mantissa(words);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.out, "{\"ids\": []}\n");
+  }
+}
+
+TEST(Json, TablesAreListsOfRows) {
+  for (const char* verb : {"schemes", "kernels", "devices"}) {
+    const RunResult result = run_mantissa({verb, "--json"});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 1) << "one line";
+    const json::Document document = json::parse(result.out, verb);
+    ASSERT_TRUE(document.root().is_array());
+    EXPECT_GE(document.root().size(), 2u) << verb;
+    EXPECT_TRUE(document.root()[0].is_object());
+  }
+}
+
+TEST(Json, SchemesSayWhichRunHere) {
+  const RunResult result = run_mantissa({"schemes", "--json"});
+  const json::Document document = json::parse(result.out, "schemes");
+  bool found = false;
+  for (size_t i = 0; i < document.root().size(); ++i) {
+    const json::Value row = document.root()[i];
+    if (row.at("name").as_string() != "ptpc_fp8") continue;
+    found = true;
+    EXPECT_TRUE(row.at("on_cpu").as_string().starts_with("runs")) << row.to_json();
+    EXPECT_NE(row.at("aliases").as_string().find("float8_rowwise"), std::string_view::npos);
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST(Json, PerplexityHasTheFieldsThatScriptsRelyOn) {
+  const RunResult result =
+      run_mantissa({"perplexity", demo_model(), "--file", tiny_text(), "--json", "-q",
+                    "int8_weight_only", "--kld-against", "bf16"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::Document document = json::parse(result.out, "perplexity");
+  const json::Value root = document.root();
+  for (const char* name : {"perplexity", "nll", "stderr", "tokens", "windows", "seconds",
+                           "kld_mean", "kld_median", "kld_p999", "top1_agreement", "rms_delta_p"})
+    EXPECT_TRUE(root.at(name).is_number()) << name;
+  for (const char* name : {"scheme", "device", "version", "commit"})
+    EXPECT_TRUE(root.at(name).is_string()) << name;
+  EXPECT_EQ(root.at("windows").as_int(), 1);
+  EXPECT_NEAR(root.at("perplexity").as_number(), std::exp(root.at("nll").as_number()), 1e-6);
+  EXPECT_NE(result.err.find("plan for wiki-6m: int8_weight_only"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("loaded "), std::string::npos);
+  EXPECT_EQ(result.err.find('\r'), std::string::npos) << "no progress bar in a file";
+}
+
+TEST(Json, EvalHasResultsByTask) {
+  const RunResult result = run_mantissa({"eval", demo_model(), "--tasks", "wikitext", "--limit",
+                                         "1", "--json", "--data", MANTISSA_SOURCE_DIR "/data"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::Document document = json::parse(result.out, "eval");
+  const json::Value metrics = document.root().at("results").at("wikitext");
+  for (const char* name : {"word_perplexity", "byte_perplexity", "bits_per_byte"})
+    EXPECT_GT(metrics.at(name).as_number(), 0) << name;
+}
+
+TEST(Json, InspectShowsTensorsAndThePlan) {
+  const RunResult result = run_mantissa({"inspect", demo_model(), "--json", "-q", "W8A16"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::Document document = json::parse(result.out, "inspect");
+  EXPECT_GT(document.root().at("checkpoint").at("tensors").size(), 10u);
+  EXPECT_GT(document.root().at("plan").at("weights_bytes").as_int(), 1'000'000);
+  EXPECT_EQ(document.root().at("scheme").as_string(), "int8_weight_only");
+}
+
+TEST(Json, BenchLatencyHasTheFieldsThatScriptsRelyOn) {
+  const RunResult result =
+      run_mantissa({"bench", "latency", demo_model(), "--load-format", "dummy", "--input-len", "4",
+                    "--output-len", "4", "--iterations", "2", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::Document document = json::parse(result.out, "bench latency");
+  for (const char* name : {"decode_tok_s", "decode_tok_s_std", "prefill_tok_s", "weights_gb_s",
+                           "pct_of_read_bandwidth", "threads"})
+    EXPECT_GE(document.root().at(name).as_number(), 0) << name;
+  for (const char* name : {"scheme", "device", "version", "commit"})
+    EXPECT_FALSE(document.root().at(name).as_string().empty()) << name;
+}
+
+TEST(Json, BenchThroughputCountsEveryToken) {
+  const RunResult result = run_mantissa({"bench", "throughput", demo_model(), "--num-prompts", "3",
+                                         "--input-len", "5", "--output-len", "4", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::Document document = json::parse(result.out, "bench throughput");
+  EXPECT_EQ(document.root().at("num_requests").as_int(), 3);
+  EXPECT_EQ(document.root().at("total_num_tokens").as_int(), 3 * 9);
+}
+
+TEST(Eval, PrintsLmEvalsTable) {
+  const RunResult result = run_mantissa({"eval", demo_model(), "--tasks", "wikitext", "--limit",
+                                         "1", "--data", MANTISSA_SOURCE_DIR "/data"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out.find("| Tasks  |Version|Filter|n-shot|    Metric     |   |"), 0u)
+      << result.out;
+  EXPECT_NE(result.out.find("\n|--------|------:|------|-----:|---------------|---|"),
+            std::string::npos);
+  EXPECT_NE(result.out.find("\n|wikitext|      2|none  |     0|bits_per_byte  |↓  |"),
+            std::string::npos);
+  EXPECT_NE(result.out.find("|±  |   N/A|\n"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace mantissa
