@@ -180,8 +180,7 @@ constexpr bool listed(std::string_view option) {
 }
 
 constexpr bool sound(const Spec& s) {
-  if (s.quantized() != (s.when != kNever)) return false;
-  if (!s.quantized()) return s == Spec{};
+  if (s.when == kNever) return s == Spec{};
   if (*s.scale == kE8M0 && !(s.block == per_group(32))) return false;                    // OCP MX
   if (s.global_scale && !(s.block == per_group(16) && *s.scale == kE4M3)) return false;  // NVFP4
   if (s.codebook && (s.elem->kind != ElemKind::kUnsigned || s.block.rows != 1)) return false;

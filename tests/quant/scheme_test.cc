@@ -110,6 +110,9 @@ TEST(Scheme, EveryAliasAndOptionOfEveryRowParses) {
     EXPECT_EQ(plain.name, row.name);
     EXPECT_EQ(plain.weight, row.weight);
     EXPECT_EQ(plain.activation, row.activation);
+    for (const Spec& spec : {row.weight, row.activation}) {
+      EXPECT_EQ(spec.quantized(), spec.when != When::kNever) << row.name;
+    }
     EXPECT_FALSE(row.source.empty()) << row.name;
     for (const std::string& alias : split(row.aliases)) {
       const size_t equals = alias.find('=');
