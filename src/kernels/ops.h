@@ -62,6 +62,17 @@ struct Ops {
   std::string (*describe)(Queue*);  // "cpu avx512 (AMD EPYC), 2 threads"
   std::vector<KernelInfo> (*kernels)(Queue*);
 
+  // ---- memory of the device
+  // Whether it is the host's: then device pointers may be read and written directly.
+  bool host_memory = true;
+  // 64-byte aligned; `what` is for the Error when there is not enough.
+  std::byte* (*allocate)(int64_t bytes, std::string_view what, Queue*);
+  void (*release)(std::byte* memory, int64_t bytes, Queue*);
+  // upload: the host memory may be reused on return; ordered before operations that follow.
+  void (*upload)(void* device, const void* host, int64_t bytes, Queue*);
+  // download: waits for the operations before it.
+  void (*download)(void* host, const void* device, int64_t bytes, Queue*);
+
   // ---- weights
   // Picks kernel and layout: `kernel` and `bytes` of the result are final, `data` is null. Throws
   // Error naming the weight, the candidates and the reasons when no kernel reads the scheme.

@@ -1,30 +1,18 @@
 #include "model/arena.h"
 
-#include <sys/mman.h>
-
 #include <utility>
 
 #include "base/error.h"
 
 namespace mantissa {
 
-Arena::Arena(int64_t bytes, const char* what) : bytes_(bytes) {
-  if (bytes == 0) return;
-  void* at = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) {
-    throw Error(text("cannot allocate ", bytes >> 20, " MiB for ", what),
-                "use a smaller model, another scheme, or a smaller --max-model-len, --max-num-seqs "
-                "or --max-num-batched-tokens",
-                Error::Kind::kRuntime);
-  }
-  data_ = static_cast<std::byte*>(at);
-  constexpr int64_t kHugePage = 2 << 20;
-  if (bytes >= 2 * kHugePage) madvise(at, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+Arena::Arena(int64_t bytes, std::string_view what, const Ops& ops, Queue* queue)
+    : ops_(&ops), queue_(queue), bytes_(bytes) {
+  if (bytes > 0) data_ = ops.allocate(bytes, what, queue);
 }
 
 Arena::~Arena() {
-  if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
+  if (data_ != nullptr) ops_->release(data_, bytes_, queue_);
 }
 
 Arena::Arena(Arena&& other) noexcept {
@@ -32,6 +20,8 @@ Arena::Arena(Arena&& other) noexcept {
 }
 
 Arena& Arena::operator=(Arena&& other) noexcept {
+  std::swap(ops_, other.ops_);
+  std::swap(queue_, other.queue_);
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   std::swap(used_, other.used_);

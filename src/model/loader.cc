@@ -108,11 +108,12 @@ Matrix<const float> Loader::read_band(const PlannedWeight& w, const Band& band,
 }
 
 void Loader::read_bias(PlannedWeight& w) {
+  std::vector<float> bias(static_cast<size_t>(w.weight.request.rows));
   for (const WeightPart& part : w.parts) {
-    const Matrix<float> out(w.bias + part.row0, 1, part.rows);
-    read(part.bias_tensor, 0, out);
-    round_to(*w.weight.request.run_dtype, out.row(0));
+    read(part.bias_tensor, 0, Matrix<float>(bias.data() + part.row0, 1, part.rows));
   }
+  round_to(*w.weight.request.run_dtype, bias);
+  ops_.upload(w.bias, bias.data(), w.weight.request.rows * 4, queue_);
 }
 
 void Loader::report(const std::string& name, const QuantReport& r) {
@@ -169,17 +170,16 @@ void Loader::load(PlannedWeight& w) {
 }
 
 void Loader::load(Vector& v) {
-  const Matrix<float> out(v.data, 1, v.size);
-  if (checkpoint_ == nullptr) {
-    std::fill_n(v.data, v.size, 1.0f);
-  } else {
-    read(v.tensor, 0, out);
-    const auto bad = std::ranges::count_if(out.row(0), [](float x) { return !std::isfinite(x); });
+  std::vector<float> gain(static_cast<size_t>(v.size), 1.0f);
+  if (checkpoint_ != nullptr) {
+    read(v.tensor, 0, Matrix<float>(gain.data(), 1, v.size));
+    const auto bad = std::ranges::count_if(gain, [](float x) { return !std::isfinite(x); });
     if (bad > 0) {
       throw Error(text("tensor ", v.tensor, ": ", bad, " values are NaN or infinite"),
                   "the checkpoint is damaged; get it again");
     }
   }
+  ops_.upload(v.data, gain.data(), v.size * 4, queue_);
   ++report_.tensors;
 }
 
@@ -209,11 +209,11 @@ LoadReport load_weights(ModelLayout& layout, Arena& arena, const Checkpoint* che
   for_each_weight(layout, [&](PlannedWeight& w) { loader.count(w); });
   for_each_weight(layout, [&](PlannedWeight& w) {
     w.weight.data = arena.take(w.weight.bytes);
-    if (w.has_bias) w.bias = reinterpret_cast<float*>(arena.take(w.weight.request.rows * 4));
+    if (w.has_bias) w.bias = arena.take_array<float>(w.weight.request.rows);
     loader.load(w);
   });
   for_each_vector(layout, [&](Vector& v) {
-    v.data = reinterpret_cast<float*>(arena.take(v.size * 4));
+    v.data = arena.take_array<float>(v.size);
     loader.load(v);
   });
   return loader.finish(start);

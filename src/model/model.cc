@@ -229,24 +229,22 @@ void Model::State::plan_memory() {
 }
 
 void Model::State::allocate() {
-  weights = Arena(arena_bytes(layout), "the weights");
-  cache = Arena(plan.kv_bytes, "the KV cache");
-  workspace = Arena(plan.workspace_bytes, "the workspace");
+  weights = Arena(arena_bytes(layout), "the weights", *ops, queue.get());
+  cache = Arena(plan.kv_bytes, "the KV cache", *ops, queue.get());
+  workspace = Arena(plan.workspace_bytes, "the workspace", *ops, queue.get());
   for (int32_t layer = 0; layer < kv_shape.layers; ++layer) {
     kv_layers.push_back({.shape = kv_shape,
                          .pages = cache.take(limits.kv_pages * kv_page_bytes),
                          .page_bytes = kv_page_bytes});
   }
-  const auto array = [&](int64_t count) {
-    return reinterpret_cast<int32_t*>(workspace.take(count * 4));
-  };
+  const auto array = [&](int64_t count) { return workspace.take_array<int32_t>(count); };
   token_ids = array(limits.tokens);
   positions = array(limits.tokens);
   slots = array(limits.tokens);
   query_start = array(limits.sequences + 1);
   context_len = array(limits.sequences);
   block_table = array(limits.sequences * block_table_cols);
-  transformer->place(workspace);
+  transformer->place(workspace, *ops, queue.get());
 }
 
 // Token ids come from outside; the rest comes from our scheduler, so a mistake there is a bug.
@@ -288,14 +286,16 @@ void Model::State::check_step(const Step& step) const {
 }
 
 Batch Model::State::upload(const Step& step) {
-  std::ranges::copy(step.token_ids, token_ids);
-  std::ranges::copy(step.positions, positions);
-  std::ranges::copy(step.slots, slots);
-  std::ranges::copy(step.query_start, query_start);
-  std::ranges::copy(step.context_len, context_len);
+  const auto copy = [&](int32_t* to, const std::vector<int32_t>& from) {
+    ops->upload(to, from.data(), static_cast<int64_t>(from.size()) * 4, queue.get());
+  };
+  copy(token_ids, step.token_ids);
+  copy(positions, step.positions);
+  copy(slots, step.slots);
+  copy(query_start, step.query_start);
+  copy(context_len, step.context_len);
   for (size_t s = 0; s < step.block_tables.size(); ++s) {
-    std::ranges::copy(step.block_tables[s],
-                      block_table + static_cast<int64_t>(s) * block_table_cols);
+    copy(block_table + static_cast<int64_t>(s) * block_table_cols, step.block_tables[s]);
   }
   return {.tokens = static_cast<int32_t>(step.token_ids.size()),
           .sequences = static_cast<int32_t>(step.context_len.size()),

@@ -50,12 +50,12 @@ int64_t ActivationBuffer::bytes() const {
 void ActivationBuffer::place(Arena& arena) {
   if (high_) high_data_ = arena.take(rows_ * cols_ * run_dtype_->bits() / 8);
   for (Form& form : forms_) {
-    form.codes = reinterpret_cast<uint8_t*>(arena.take(rows_ * cols_));
+    form.codes = arena.take_array<uint8_t>(rows_ * cols_);
     form.scales = reinterpret_cast<float*>(arena.take(scale_bytes(form)));
     if (form.spec.asymmetric) {
       form.zero_points = reinterpret_cast<int32_t*>(arena.take(scale_bytes(form)));
     }
-    form.global_scale = reinterpret_cast<float*>(arena.take(sizeof(float)));
+    form.global_scale = arena.take_array<float>(1);
   }
 }
 
@@ -84,7 +84,7 @@ Transformer::Transformer(const ModelLayout& layout, const ModelConfig& config,
   const auto head_dim = static_cast<int32_t>(config.head_dim);
   attention_ = {.heads = static_cast<int32_t>(config.num_attention_heads),
                 .scale = 1 / std::sqrt(static_cast<float>(head_dim))};
-  rope_ = {.inv_freq = layout.inv_freq.data(), .rotary_dim = head_dim};
+  rope_ = {.inv_freq = nullptr, .rotary_dim = head_dim};
   qkv_cols_ = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
 
   constexpr LinearRole kFromNorm[] = {kQkv, kGateUp};
@@ -107,17 +107,24 @@ int64_t Transformer::workspace_bytes() const {
   return hidden_.bytes() + attended_.bytes() + gated_.bytes() + head_in_.bytes() +
          limits_.tokens * per_token * element + 3 * Arena::kAlign +
          Arena::padded(limits_.logits_rows * config_.hidden_size * element) +
-         Arena::padded(limits_.logits_rows * config_.vocab_size * 4);
+         Arena::padded(limits_.logits_rows * config_.vocab_size * 4) +
+         Arena::padded(static_cast<int64_t>(layout_.inv_freq.size()) * 4);
 }
 
-void Transformer::place(Arena& arena) {
+void Transformer::place(Arena& arena, const Ops& ops, Queue* queue) {
   const int64_t element = layout_.run_dtype->bits() / 8;
   for (ActivationBuffer* buffer : {&hidden_, &attended_, &gated_, &head_in_}) buffer->place(arena);
   x_ = arena.take(limits_.tokens * config_.hidden_size * element);
   qkv_ = arena.take(limits_.tokens * qkv_cols_ * element);
   gate_up_ = arena.take(limits_.tokens * 2 * config_.intermediate_size * element);
   head_rows_ = arena.take(limits_.logits_rows * config_.hidden_size * element);
-  logits_ = reinterpret_cast<float*>(arena.take(limits_.logits_rows * config_.vocab_size * 4));
+  logits_ = arena.take_array<float>(limits_.logits_rows * config_.vocab_size);
+  inv_freq_ = arena.take_array<float>(static_cast<int64_t>(layout_.inv_freq.size()));
+  rope_.inv_freq = inv_freq_;
+  ops.upload(inv_freq_, layout_.inv_freq.data(), static_cast<int64_t>(layout_.inv_freq.size()) * 4,
+             queue);
+  if (!ops.host_memory)
+    host_logits_.resize(static_cast<size_t>(limits_.logits_rows * config_.vocab_size));
 }
 
 View Transformer::view(std::byte* data, int64_t rows, int64_t cols) const {
@@ -180,7 +187,9 @@ Matrix<const float> Transformer::logits(std::span<const int32_t> rows, const Ops
                queue);
   const View out(reinterpret_cast<std::byte*>(logits_), kF32, r, config_.vocab_size);
   run_slot(layout_.head, normed, out, {}, ops, queue);
-  return {logits_, r, config_.vocab_size};
+  if (ops.host_memory) return {logits_, r, config_.vocab_size};
+  ops.download(host_logits_.data(), logits_, r * config_.vocab_size * 4, queue);
+  return {host_logits_.data(), r, config_.vocab_size};
 }
 
 }  // namespace mantissa

@@ -47,7 +47,7 @@ class Transformer {
   // layout must outlive the transformer. No memory is taken before place().
   Transformer(const ModelLayout& layout, const ModelConfig& config, TransformerLimits limits);
   int64_t workspace_bytes() const;
-  void place(Arena& arena);
+  void place(Arena& arena, const Ops& ops, Queue* queue);
 
   // One pass over the batch; kv_layers has one entry per layer.
   void forward(const Batch& batch, std::span<const KvLayer> kv_layers, const Ops& ops,
@@ -73,7 +73,9 @@ class Transformer {
   std::byte* gate_up_ = nullptr;                          // [T, 2 * inner]
   std::byte* head_rows_ = nullptr;                        // [R, hidden]
   float* logits_ = nullptr;                               // [R, vocab]
-  int64_t tokens_ = 0;                                    // of the last pass
+  float* inv_freq_ = nullptr;                             // [head_dim / 2]
+  std::vector<float> host_logits_;  // where the device's memory is not the host's
+  int64_t tokens_ = 0;              // of the last pass
 };
 
 }  // namespace mantissa

@@ -4,6 +4,7 @@
 #include "device/cpu_features.h"
 #include "kernels/cpu/parts.h"
 #include "kernels/cpu/queue.h"
+#include "kernels/host_memory.h"
 
 namespace mantissa {
 namespace cpu {
@@ -40,6 +41,10 @@ const Ops kCpuOps{
     .close = cpu::close,
     .describe = cpu::describe,
     .kernels = cpu::kernels,
+    .allocate = allocate_host,
+    .release = release_host,
+    .upload = copy_host,
+    .download = copy_host,
     .plan_weight = cpu::plan_weight,
     .pack_rows = cpu::pack_rows,
     .finish_weight = cpu::finish_weight,

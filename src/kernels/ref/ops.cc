@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/host_memory.h"
 #include "kernels/ref/ref.h"
 
 namespace mantissa {
@@ -53,6 +54,10 @@ const Ops kRefOps{
     .close = ref::close,
     .describe = ref::describe,
     .kernels = ref::kernels,
+    .allocate = allocate_host,
+    .release = release_host,
+    .upload = copy_host,
+    .download = copy_host,
     .plan_weight = ref::plan_weight,
     .pack_rows = ref::pack_rows,
     .finish_weight = ref::finish_weight,
