@@ -14,6 +14,7 @@ torch's own bf16 division and multiplication round once from float32, as here.
 Files: inputs.txt (matrices, hexadecimal bits), weights.txt and activations.txt (cases).
 Usage: tools/make_scheme_goldens.py
 """
+import argparse
 import pathlib
 import warnings
 
@@ -209,7 +210,7 @@ def nvfp4_block(x, c):
     big = F32(1) / g if c["when"] == "static" else c["G"]
     s = e4m3(big * rounded(c["dtype"], m / F32(6)))
     s = s if s > 0 else F32(0.125)
-    return float_codes("e2m1", rounded(c["dtype"], x / F32(s / big))), s, None
+    return float_codes("e2m1", x / F32(s / big)), s, None
 
 
 def int8_token(x, c):
@@ -464,8 +465,75 @@ def write(name, lines):
     print(name, (OUT / name).stat().st_size, "bytes")
 
 
+# ---- recipe ct against the library
+
+
+def library_block(ct, torch, x, c):
+    """(code values, scale, zero point) of one block by compressed-tensors, in the run dtype."""
+    float_type = c["family"] != "int"
+    bits = c["bits"] if not float_type else KINDS[c.get("elem", "e4m3fn")][2]
+    args = dict(num_bits=bits, type="float" if float_type else "int", symmetric=not c["asym"],
+                strategy="tensor")
+    glob = None
+    if c["family"] == "mx":
+        args.update(strategy="group", group_size=32, scale_dtype=torch.uint8)
+    if c["family"] == "nvfp4":
+        args.update(num_bits=4, strategy="tensor_group", group_size=16,
+                    scale_dtype=torch.float8_e4m3fn)
+        glob = torch.tensor([c["G"]])
+    args = ct.QuantizationArgs(**args)
+    dtype = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}[c["dtype"]]
+    flat = np.zeros((1, max(x.size, args.group_size or 0)), F32)  # a short group filled up
+    flat[0, : x.size] = x.reshape(-1)
+    t = torch.tensor(flat).to(dtype)
+    scale, zero = ct.calculate_qparams(t.min().reshape(1, 1), t.max().reshape(1, 1), args,
+                                       global_scale=glob)
+    q = ct.quantize(t, scale, zero, args, global_scale=glob)
+    return q.float().numpy().reshape(-1)[: x.size].reshape(x.shape), F32(scale.float()), int(zero)
+
+
+def check_against_library(matrices):
+    """Every block of every ct case whose range is neither zero nor extreme."""
+    try:
+        import torch
+        from compressed_tensors.quantization import QuantizationArgs
+        from compressed_tensors.quantization.lifecycle.forward import quantize as ct_quantize
+        from compressed_tensors.quantization.utils.helpers import calculate_qparams
+    except ImportError as error:
+        print(f"recipe ct is not compared with the library: {error}")
+        return
+    ct = argparse.Namespace(QuantizationArgs=QuantizationArgs, calculate_qparams=calculate_qparams,
+                            quantize=ct_quantize)
+    blocks = 0
+    for name, c in (*fp8_weights(), *int_weights(), *block_weights()):
+        if c["recipe"] != "ct" or c["block"] == (128, 128):
+            continue
+        x = matrices[c["dtype"]][:-1]
+        if c["family"] == "nvfp4":
+            nvfp4_global(x, c)
+        codes, scales, zeros, _, _ = quantize(x, c)
+        for i, at in enumerate(tiles(x.shape, c["block"])):
+            m = amax_of(x[at])
+            if m < 1e-4 or scale_to(c.get("scale", "f32"), scales[i]) < 1e-7:
+                continue  # zeros, and what a scale cannot follow: floors differ, see above
+            q, s, z = library_block(ct, torch, x[at], c)
+            if c.get("scale") == "bf16" and c["dtype"] != "bf16":
+                continue  # the library keeps the run dtype's scale; ours rounds it to the row's format
+            ours = codes[at].astype(np.int64)
+            if c["family"] == "int":
+                ours = np.where(ours > int_bounds(c["bits"])[1], ours - (1 << c["bits"]), ours)
+            else:
+                ours = float_value(c.get("elem", "e2m1" if c["family"] == "nvfp4" else "e4m3fn"), ours)
+            assert s == scales[i], (name, c["dtype"], i, s, scales[i])
+            assert not c["asym"] or z == zeros[i], (name, c["dtype"], i, z, zeros[i])
+            assert (q == ours).all(), (name, c["dtype"], i, q[q != ours], ours[q != ours])
+            blocks += 1
+    print(f"recipe ct: {blocks} blocks equal compressed-tensors")
+
+
 def main():
     matrices = inputs()
+    check_against_library(matrices)
     lines = []
     for key in ("bf16", "f16", "f32"):
         x = matrices[key]

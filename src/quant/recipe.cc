@@ -248,7 +248,8 @@ float nvfp4_ct_divisor(const RecipeInput& in) {
 float nvfp4_ct_global(const RecipeInput& in) {
   return 1.0f / nvfp4_ct_divisor(in);
 }
-// block = e4m3(G dtype(amax / 6)), 0 becomes 1/8; code of dtype(x / (block / G)).
+// block = e4m3(G dtype(amax / 6)), 0 becomes 1/8; code of x / (block / G), in float32 as G is
+// (compressed-tensors 0.20; older notes round the quotient to the dtype).
 BlockScale nvfp4_ct(const RecipeInput& in, const BlockRange& range) {
   const float divisor = nvfp4_ct_divisor(in);
   const float exact = e4m3(divisor * round_to(*in.run_dtype, range.amax / 6.0f));
@@ -317,7 +318,7 @@ constexpr KeyedRow kRecipes[] = {
     {F::kMx,  R::kModelOpt,          Scope::kGroup,  Side::kAny,     Zero::kSymmetric, 4, 4, {mx_modelopt,     A::kMultiply, true}},
     {F::kNvfp4, R::kTorchao,           Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, 4, {nvfp4_torchao,  A::kMultiply,      false, nvfp4_global}},
     {F::kNvfp4, R::kModelOpt,          Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, 4, {nvfp4_modelopt, A::kDivide,        false, nvfp4_global}},
-    {F::kNvfp4, R::kCompressedTensors, Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, 4, {nvfp4_ct,       A::kDivideRounded, false, nvfp4_ct_global}},
+    {F::kNvfp4, R::kCompressedTensors, Scope::kGroup, Side::kAny, Zero::kSymmetric, 4, 4, {nvfp4_ct,       A::kDivide,        false, nvfp4_ct_global}},
     {F::kCodebook, R::kVllm,           Scope::kGroup, Side::kWeight, Zero::kSymmetric, 1, 8, {}},
 };
 // clang-format on
