@@ -19,10 +19,11 @@ constexpr char kConfigName[] = "config.json";
 constexpr char kGenerationName[] = "generation_config.json";
 constexpr json::Limits kLimits{.bytes_max = 16 << 20, .values_max = 1'000'000};
 
-// Far above every model that exists; products of two of them stay far below 2^63.
-constexpr int64_t kWidthMax = int64_t{1} << 20;  // hidden and intermediate sizes
+// Far above every model that exists, and low enough that no size computed from them overflows: the
+// largest, a float32 KV cache of all positions, is below 2^61 bytes.
+constexpr int64_t kWidthMax = int64_t{1} << 18;  // hidden and intermediate sizes; heads * head_dim
 constexpr int64_t kVocabMax = int64_t{1} << 24;
-constexpr int64_t kPositionsMax = int64_t{1} << 28;  // tokens of context
+constexpr int64_t kPositionsMax = int64_t{1} << 27;  // tokens of context
 constexpr int64_t kHeadsMax = 1 << 14, kHeadDimMax = 1 << 12, kLayersMax = 1 << 12;
 constexpr double kFactorMax = 1e6;  // of RoPE scaling
 
@@ -159,6 +160,10 @@ void read_heads(const Value& root, ModelConfig& config) {
       fail(text("hidden_size / num_attention_heads is ", config.head_dim, "; at most ", kHeadDimMax,
                 " is accepted"));
     }
+  }
+  if (heads * config.head_dim > kWidthMax) {
+    fail(text("num_attention_heads ", heads, " * head_dim ", config.head_dim, " is above ",
+              kWidthMax));
   }
   if (config.head_dim % 2 != 0) {
     fail(text("head_dim ", config.head_dim, " is odd; rotary embeddings need pairs"));

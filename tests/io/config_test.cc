@@ -148,7 +148,7 @@ struct Refusal {
 TEST(Config, Refusals) {
   // clang-format off
   const Refusal refusals[] = {
-      {R"({"hidden_size":"abc"})", "config.json: hidden_size: expected an integer from 1 to 1048576, found \"abc\""},
+      {R"({"hidden_size":"abc"})", "config.json: hidden_size: expected an integer from 1 to 262144, found \"abc\""},
       {R"({"hidden_size":0})", "hidden_size: expected an integer from 1"},
       {R"({"hidden_size":-64})", "found -64"},
       {R"({"hidden_size":64.5})", "found 6.45E1"},
@@ -171,8 +171,9 @@ TEST(Config, Refusals) {
       {R"({"hidden_size":60})", "hidden_size 60 is no multiple of num_attention_heads 8, and head_dim is not given"},
       {R"({"head_dim":7})", "head_dim 7 is odd"},
       {R"({"hidden_size":72})", "head_dim 9 is odd"},
+      {R"({"head_dim":4096,"num_attention_heads":128})", "num_attention_heads 128 * head_dim 4096 is above 262144"},
       {R"({"head_dim":100000})", "head_dim: expected an integer from 1 to 4096"},
-      {R"({"hidden_size":1048576})", "hidden_size / num_attention_heads is 131072"},
+      {R"({"hidden_size":262144})", "hidden_size / num_attention_heads is 32768"},
       {R"({"rms_norm_eps":0})", "rms_norm_eps: expected a number from 1e-12 to 1"},
       {R"({"rms_norm_eps":-1e-5})", "rms_norm_eps: expected"},
       {R"({"rms_norm_eps":"1e-5"})", "rms_norm_eps: expected"},
