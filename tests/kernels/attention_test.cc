@@ -195,6 +195,8 @@ TEST_P(AttentionTest, IsWithinItsBound) {
       wide.qkv = widened(context.qkv);
       const std::vector<Reach> reaches = reaches_of(shape, context);
       for (const CacheFormat& format : kFormats) {
+        // what a static scale changes does not depend on the run dtype
+        if (format.static_scale > 0 && run != &kBF16) continue;
         SCOPED_TRACE(text(format.name, " ", run->name, ": ", shape.why));
         const Tensor got = run_shape(cpu, shape, kv_shape(shape, format, *run), context);
         const Tensor want = run_shape(ref, shape, kv_shape(shape, format, kF32), wide);
