@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
 #include <set>
+#include <sstream>
 #include <string>
 
 #include "base/error.h"
@@ -222,6 +225,34 @@ TEST(Scheme, DescriptionsReadWell) {
   EXPECT_EQ(both("codebook3:g32"), "uint3 per-group 32, codebook of 8 bf16 | f16");
   EXPECT_EQ(both("int4_weight_only:asym:recipe=ct"),
             "int4 per-group 128, bf16 scale, zero point, recipe ct | f16");
+}
+
+// docs/formats.md is written by hand, but its tables say what the code says.
+TEST(Scheme, TheDocumentHoldsEveryRow) {
+  std::ifstream in(std::string(MANTISSA_SOURCE_DIR) + "/docs/formats.md");
+  const std::string doc((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  ASSERT_FALSE(doc.empty());
+  for (const SchemeRow& row : scheme_rows()) {
+    std::ostringstream line;
+    line.precision(4);
+    line << "| `" << row.name << "` | " << describe(row.weight, kBF16) << " | "
+         << describe(row.activation, kBF16) << " | "
+         << bits_per_weight(row.weight, 4096, 4096, kBF16) << " |\n";
+    EXPECT_NE(doc.find(line.str()), std::string::npos) << line.str();
+  }
+  for (const OptionHelp& option : option_help()) {
+    const std::string_view name = option.name.substr(option.name.find('=') + 1);
+    const bool group = name == "g64" || name == "g128";  // within "g32 .. g256"
+    EXPECT_TRUE(group || doc.find(text("`", name, "`")) != std::string::npos ||
+                doc.find(text("`", option.name, "`")) != std::string::npos)
+        << option.name;
+  }
+  for (const Elem* elem : all_elems()) {
+    if (!elem->is_float()) continue;
+    const std::string line = text("| `", elem->name, "` | ", elem->bits(), " | ", elem->has_sign,
+                                  ", ", elem->exp_bits, ", ", elem->man_bits, " | ", elem->bias);
+    EXPECT_NE(doc.find(line), std::string::npos) << line;
+  }
 }
 
 TEST(KvFormat, NamesAndAliases) {
