@@ -13,7 +13,7 @@ CODE = {".h", ".cc", ".inc", ".cu", ".cuh"}
 TEXT = CODE | {".py", ".sh", ".md", ".txt", ".cmake", ".json", ".run"}
 NOT_OURS = ("models/", "data/", "tests/golden/", "fuzz/corpus/")  # data, checked for size and paths
 CASES = ("tests/", "tools/make_")  # rows of cases with literals that clang-format cannot break
-CASE_MAX = 160
+CASE_MAX = 170
 LINE_MAX, FILE_MAX, BYTES_MAX = 100, 800, 15_000_000
 FUNCTION_MAX, KERNEL_MAX = 80, 150
 
@@ -27,7 +27,7 @@ BANNED = [
     (r"#\s*include\s*<\w*intrin\.h>|\b_mm\d*_\w+\(|\b__m(128|256|512)", "src/",
      ("src/kernels/cpu/",), "intrinsics belong to src/kernels/cpu"),
     (r"<<" r"<", "src/", ("src/kernels/cuda/",), "kernels are launched in src/kernels/cuda"),
-    (r"\busing namespace std\b", "", (), "name what is used"),
+    (r"\busing namespace std;", "", (), "name what is used"),
     (r"\bstd::(rand|srand)\b|(?<!\w)s?rand\(", "src/", (), "use the counter-based generator"),
     (r"\bstd::(format|expected)\b|#\s*include\s*<(format|expected|omp\.h)>", "", (),
      "not in this compiler, or not in this project"),
@@ -92,7 +92,9 @@ def check_functions(name, lines):
 def check_head(name, lines):
     """A source file beside its header is described there."""
     first = lines[0][1] if lines else ""
-    if not first.startswith("//") and not (ROOT / name).with_suffix(".h").is_file():
+    public = ROOT / "include" / "mantissa" / f"{pathlib.Path(name).stem}.h"
+    headers = (ROOT / name).with_suffix(".h"), public
+    if not first.startswith("//") and not any(h.is_file() for h in headers):
         yield 1, "the first line must say what the file is for"
     if name.endswith(".h") and not any(line == "#pragma once" for _, line in lines):
         yield 1, "#pragma once is missing"
