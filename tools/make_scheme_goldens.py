@@ -324,9 +324,10 @@ def inputs():
         if dtype == "f16":
             x[3] = w[3] * 2.0**110  # f16 subnormals
         out[dtype] = x.astype(F32).astype(DTYPES[dtype]).astype(F32)
-    # For 128 x 128 tiles: exact in any language.
+    # A tensor of zeros; and for 128 x 128 tiles a tall one: both exact in any language.
     j = np.arange(130 * 136)
     tall = ((j * 7919 % 2003) - 1001) / 1024 * 2.0 ** (j // 997 % 7)
+    out["zeros"] = np.zeros((2, 40), F32)
     out["tall"] = tall.reshape(130, 136).astype(ml_dtypes.bfloat16).astype(F32)
     return out
 
@@ -436,10 +437,14 @@ def hexes(values):
     return " ".join(f"{int(b):08x}" for b in np.asarray(values, F32).view(np.uint32))
 
 
-def case(out, name, c, matrices):
-    key = "tall" if c["block"] == (128, 128) and c["dtype"] == "bf16" else c["dtype"]
+def spans_rows(c):
+    return c["block"][0] is ALL or c["family"] == "nvfp4"
+
+
+def case(out, name, c, matrices, key=None):
+    key = key or ("tall" if c["block"] == (128, 128) and c["dtype"] == "bf16" else c["dtype"])
     x = matrices[key]
-    if (ALL in c["block"][:1] or c["family"] == "nvfp4") and key != "tall":
+    if spans_rows(c) and key == c["dtype"]:
         x = x[:-1]  # the row of the largest values would leave nothing else
     codes, scales, zeros, books, glob = quantize(x, c)
     width = 2 if wide(c) else 1
@@ -544,6 +549,8 @@ def main():
     for cases in (fp8_weights(), int_weights(), block_weights()):
         for name, c in cases:
             case(lines, name, c, matrices)
+            if spans_rows(c):
+                case(lines, name, c, matrices, "zeros")
     write("weights.txt", lines)
     lines = []
     for name, c in activations():
