@@ -257,9 +257,10 @@ void run(const Args& args) {
   Engine engine(engine_model(model), engine_text(tokenizer), defaults);
   const Totals totals = run_batch(args, engine, sampling, answers, prompts);
   const EngineStats stats = engine.stats();
-  note(text(answers.size(), answers.size() == 1 ? " prompt, " : " prompts, ", totals.prompt_tokens,
-            " tokens; ", totals.tokens, " tokens generated in ", human_seconds(totals.seconds),
-            ", ", fixed(static_cast<double>(totals.tokens) / totals.seconds, 1),
+  note(text(answers.size(), answers.size() == 1 ? " prompt of " : " prompts of ",
+            totals.prompt_tokens, totals.prompt_tokens == 1 ? " token, " : " tokens, ",
+            totals.tokens, " generated in ", human_seconds(totals.seconds), ", ",
+            fixed(static_cast<double>(totals.tokens) / totals.seconds, 1),
             " tokens/s; the first after ", human_seconds(totals.first_token_seconds),
             stats.preemptions > 0 ? text("; ", stats.preemptions,
                                          " times a sequence was computed again: the KV "

@@ -41,10 +41,14 @@ int64_t default_max_tokens(int64_t wanted, int64_t prompt, const SchedulerLimits
   return std::clamp<int64_t>(wanted, 1, std::max<int64_t>(room, 1));
 }
 
-void check_ids(std::span<const int32_t> ids, int64_t vocab, const char* what) {
+void check_prompt(std::span<const int32_t> ids, int64_t vocab) {
+  if (ids.empty()) {
+    throw Error("the prompt has no tokens",
+                "give a text; an empty one works only where the tokenizer adds a first token");
+  }
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= vocab) {
-      throw Error(text(what, "[", i, "] is ", ids[i], ", but the model has ", vocab, " tokens"),
+      throw Error(text("prompt[", i, "] is ", ids[i], ", but the model has ", vocab, " tokens"),
                   text("use ids from 0 to ", vocab - 1));
     }
   }
@@ -79,6 +83,7 @@ struct Engine::State {
     check(limits.step_tokens_max.n > 0 && limits.sequences_max > 0 && limits.page.n > 0 &&
               model.limits.logits_rows > 0,
           "an engine can run one token of one sequence");
+    defaults.vocab = model.limits.vocab;
   }
 
   std::deque<Sequence>::iterator find(SequenceId id) {
@@ -108,12 +113,7 @@ SequenceId Engine::State::submit(const Request& request) {
   const auto* ids = std::get_if<std::vector<int32_t>>(&request.prompt);
   std::vector<int32_t> tokens =
       ids != nullptr ? *ids : text_codec.encode(std::get<std::string>(request.prompt));
-  if (tokens.empty()) {
-    throw Error("the prompt has no tokens",
-                "give a text; an empty one works only where the tokenizer adds a first token");
-  }
-  check_ids(tokens, model.limits.vocab, "prompt");
-  check_ids(request.sampling.stop_token_ids, model.limits.vocab, "stop_token_ids");
+  check_prompt(tokens, model.limits.vocab);
   const auto prompt = static_cast<int64_t>(tokens.size());
   const int64_t max_tokens =
       request.sampling.max_tokens

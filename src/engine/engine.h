@@ -63,11 +63,12 @@ struct EngineDefaults {
   GenerationConfig generation;
   std::vector<int32_t> eos_ids;
   uint64_t seed = 0;
+  int64_t vocab = 0;  // the model's tokens, for checks of ids; 0: not known yet
 };
 inline constexpr int64_t kMaxTokensDefault = 256;
 EngineDefaults engine_defaults(const ModelConfig& config, uint64_t seed);
 
-// What will be done: options over defaults.
+// What will be done: options over defaults. Throws Error for what is out of range.
 struct EffectiveParams {
   SamplingParams sampling;
   std::optional<int64_t> max_tokens;  // nullopt: kMaxTokensDefault or what the context leaves

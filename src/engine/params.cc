@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "engine/engine.h"
+#include "engine/stop_strings.h"
 
 namespace mantissa {
 namespace {
@@ -59,7 +60,7 @@ Sourced<std::optional<int64_t>> pick_max_tokens(const SamplingOptions& options,
 }  // namespace
 
 EngineDefaults engine_defaults(const ModelConfig& config, uint64_t seed) {
-  return {config.generation, config.eos_token_ids, seed};
+  return {config.generation, config.eos_token_ids, seed, config.vocab_size};
 }
 
 EffectiveParams effective_params(const SamplingOptions& options, const EngineDefaults& defaults) {
@@ -77,6 +78,13 @@ EffectiveParams effective_params(const SamplingOptions& options, const EngineDef
     throw Error(text("max_tokens is ", *options.max_tokens), "use a max_tokens of at least 1");
   }
   result.max_tokens = pick_max_tokens(options, defaults.generation).value;
+  StopStrings(options.stop);  // throws where one cannot work
+  for (const int32_t id : options.stop_token_ids) {
+    if (id < 0 || (defaults.vocab > 0 && id >= defaults.vocab)) {
+      throw Error(text("stop token id ", id, ": the model has ", defaults.vocab, " tokens"),
+                  text("use ids from 0 to ", defaults.vocab - 1));
+    }
+  }
   result.stop = options.stop;
   result.stop_token_ids = options.stop_token_ids;
   if (!options.ignore_eos) {

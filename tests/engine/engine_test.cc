@@ -335,7 +335,7 @@ TEST(Engine, RefusesWhatCanNeverRun) {
   EXPECT_EQ(refusal({std::vector<int32_t>{}, {}}), "the prompt has no tokens");
   o = {};
   o.stop_token_ids = {99};
-  EXPECT_EQ(refusal({"a", o}), "stop_token_ids[0] is 99, but the model has 16 tokens");
+  EXPECT_EQ(refusal({"a", o}), "stop token id 99: the model has 16 tokens");
   o = {};
   o.stop = {""};
   EXPECT_EQ(refusal({"a", o}), "a stop string is empty");
