@@ -105,6 +105,8 @@ ROWS += [
     ("Digit", r"\p{Nd}", r"\d"),
     ("Alnum", r"A-Za-z0-9\p{Alphabetic}\p{Nd}", r"\p{Alnum}"),
     ("Word", "A-Za-z0-9_" + WORD, r"\w"),
+    # Inside of brackets, Oniguruma does not count U+00B2, U+00BD and four others.
+    ("#bracket_word", "A-Za-z0-9_" + WORD, r"[\w]"),
     ("Punct", r"\p{P}\p{S}", r"[[:punct:]]"),
     ("XDigit", "0-9A-Fa-f", r"\p{XDigit}"),
     ("ASCII", r"\x00-\x7f", r"\p{ASCII}"),

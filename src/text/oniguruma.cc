@@ -6,6 +6,7 @@
 #include <array>
 #include <cctype>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -20,6 +21,7 @@ constexpr size_t kPatternBytesMax = 1 << 16;
 constexpr int kDepthMax = 64;
 constexpr std::string_view kAnyCodePoint = "(?s:.)";
 constexpr std::string_view kNothing = "(?!)";
+constexpr std::string_view kBracketWord = "#bracket_word";  // \w in brackets: six code points less
 
 // A set of code points.
 struct Set {
@@ -249,7 +251,7 @@ class Translator {
 
   // Behind a backslash, outside of brackets.
   std::string escape() {
-    if (const std::optional<Set> set = set_escape()) return set->matcher();
+    if (const std::optional<Set> set = set_escape(false)) return set->matcher();
     const std::string word = known_word();
     if (take("b")) return text("(?:(?<=", word, ")(?!", word, ")|(?<!", word, ")(?=", word, "))");
     if (take("B")) return text("(?:(?<=", word, ")(?=", word, ")|(?<!", word, ")(?!", word, "))");
@@ -261,9 +263,11 @@ class Translator {
   }
   static std::string known_word() { return set_of(known_set("Word"), false).matcher(); }
 
-  std::optional<Set> set_escape() {
+  std::optional<Set> set_escape(bool bracketed) {
     for (const SetEscape& row : kSetEscapes) {
-      if (take(std::string_view(&row.letter, 1))) return set_of(known_set(row.name), row.negated);
+      if (!take(std::string_view(&row.letter, 1))) continue;
+      const bool word = row.name == "Word" && bracketed;
+      return set_of(known_set(word ? kBracketWord : row.name), row.negated);
     }
     if (!at("p{") && !at("P{")) return std::nullopt;
     bool negated = at("P");
@@ -275,7 +279,7 @@ class Translator {
     const CharSet* row = find_set(name);
     if (row == nullptr || name.starts_with('#')) fail("an unknown or unsupported property");
     pos_ = end + 1;
-    return set_of(*row, negated);
+    return set_of(bracketed && row == find_set("Word") ? known_set(kBracketWord) : *row, negated);
   }
 
   // An escape that stands for one code point.
@@ -340,7 +344,7 @@ class Translator {
     if (at("[:") && posix(set)) return;
     if (at("[")) return set.add(bracket());
     if (take("\\")) {
-      if (const std::optional<Set> escaped = set_escape()) return set.add(*escaped);
+      if (const std::optional<Set> escaped = set_escape(true)) return set.add(*escaped);
       return range(set, take("b") ? 0x08 : char_escape());
     }
     range(set, take_code_point());
@@ -352,7 +356,7 @@ class Translator {
     take("-");
     char32_t last = 0;
     if (take("\\")) {
-      if (set_escape()) fail("a range that ends with a set");
+      if (set_escape(true)) fail("a range that ends with a set");
       last = take("b") ? 0x08 : char_escape();
     } else {
       last = take_code_point();
@@ -368,12 +372,13 @@ class Translator {
     std::string_view name = in_.substr(pos_ + 2, end - pos_ - 2);
     const bool negated = name.starts_with('^');
     if (negated) name.remove_prefix(1);
-    if (name == "cntrl") name = "Cc";
-    constexpr std::array<std::string_view, 10> kNames = {
-        "alnum", "alpha", "ascii", "Cc", "digit", "lower", "punct", "space", "upper", "xdigit"};
-    for (std::string_view known : kNames) {
+    constexpr std::pair<std::string_view, std::string_view> kNames[] = {
+        {"alnum", "Alnum"}, {"alpha", "Alpha"},     {"ascii", "ASCII"},  {"cntrl", "Cc"},
+        {"digit", "Digit"}, {"lower", "Lower"},     {"punct", "Punct"},  {"space", "Space"},
+        {"upper", "Upper"}, {"word", kBracketWord}, {"xdigit", "XDigit"}};
+    for (const auto& [known, set_name] : kNames) {
       if (name != known) continue;
-      set.add(set_of(known_set(name), negated));
+      set.add(set_of(known_set(set_name), negated));
       pos_ = end + 2;
       return true;
     }
