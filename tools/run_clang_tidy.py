@@ -74,7 +74,7 @@ def main():
                 missed.append(str(path.relative_to(ROOT)))
             elif findings:
                 bad += 1
-                print(findings)
+                print(findings, flush=True)
             else:
                 clean += 1
     if missed:
