@@ -297,29 +297,24 @@ void parse_and_run(std::span<const char* const> argv) {
 }  // namespace
 
 int run_command_line(std::span<const char* const> argv) {
+  const std::string report = "please report this, with the command";
   try {
-    try {
-      parse_and_run(argv);
-      return 0;
-    } catch (const OutputClosed&) {
-      return 0;
-    } catch (const Error& e) {
-      print_error(e.found, e.fix);
-      return e.kind == Error::Kind::kInput ? 2 : 1;
-    } catch (const std::bad_alloc&) {
-      print_error("out of memory",
-                  "use a smaller --max-model-len, --max-num-batched-tokens or quantization");
-      return 1;
-    } catch (const std::exception& e) {
-      print_error(text("unexpected failure: ", e.what()), "please report this with the command");
-      return 1;
-    } catch (...) {
-      print_error("unexpected failure", "please report this with the command");
-      return 1;
-    }
+    parse_and_run(argv);
+    return 0;
   } catch (const OutputClosed&) {
-    return 1;  // nobody reads standard error either
+    return 0;
+  } catch (const Error& e) {
+    print_error(e.found, e.fix);
+    return e.kind == Error::Kind::kInput ? 2 : 1;
+  } catch (const std::bad_alloc&) {
+    print_error("out of memory",
+                "use a smaller --max-model-len, --max-num-batched-tokens or quantization");
+  } catch (const std::exception& e) {
+    print_error(text("unexpected failure: ", e.what()), report);
+  } catch (...) {
+    print_error("unexpected failure", report);
   }
+  return 1;
 }
 
 }  // namespace mantissa

@@ -105,7 +105,7 @@ std::string plan_text(const Model& model) {
                           human_bytes(row.bytes)});
   out += markdown(table);
   out += text("weights ", human_bytes(plan.weights_bytes), " (", human_count(plan.parameters),
-              " parameters, ", bits_text(plan.bits_per_weight), " bits each) + KV cache ",
+              " parameters, ", bits_text(plan.bits_per_weight), " bits each)\n+ KV cache ",
               human_bytes(plan.kv_bytes), " (", plan.kv_tokens, " tokens, ",
               options.kv_cache_dtype == "auto" ? options.dtype : options.kv_cache_dtype,
               ") + workspace ", human_bytes(plan.workspace_bytes), " = ",

@@ -20,8 +20,8 @@ namespace {
 void write_all(std::FILE* file, std::string_view what) {
   const bool written =
       std::fwrite(what.data(), 1, what.size(), file) == what.size() && std::fflush(file) == 0;
-  if (written) return;
-  if (errno == EPIPE || file == stderr) throw OutputClosed{};
+  if (written || file == stderr) return;  // a note that nobody can read ends nothing
+  if (errno == EPIPE) throw OutputClosed{};
   throw Error(text("cannot write to standard output: ", std::strerror(errno)),
               "free some space, or write elsewhere", Error::Kind::kRuntime);
 }
@@ -129,11 +129,7 @@ Progress::Progress(const Args& args, std::string label, Unit unit)
     : wanted_(progress_wanted(args)), label_(std::move(label)), unit_(unit), start_(Clock::now()) {}
 
 Progress::~Progress() {
-  try {
-    clear();
-  } catch (const OutputClosed&) {
-    // The terminal has gone: there is no line to clear.
-  }
+  clear();
 }
 
 void Progress::clear() {

@@ -1,5 +1,6 @@
 // Everything a verb prints: results on standard output, notes and progress on standard error. Only
-// app/ prints. A closed pipe ends the program quietly; any other failed write is an Error.
+// app/ prints. Results into a closed pipe end the program quietly; any other failed write of a
+// result is an Error. Notes that cannot be written are lost.
 #pragma once
 
 #include <boost/json/fwd.hpp>

@@ -156,6 +156,33 @@ TEST_P(Refused, SaysWhatWasFoundAndWhatToDo) {
 }
 INSTANTIATE_TEST_SUITE_P(Lines, Refused, testing::ValuesIn(kRefusals));
 
+TEST(Output, AClosedPipeEndsQuietly) {
+  // true does not read: the write fails once the pipe is closed.
+  const RunResult result = run_shell("{ sleep 0.2; $MANTISSA schemes; echo code $? >&2; } | true");
+  EXPECT_EQ(result.err, "code 0\n");
+}
+
+TEST(Output, AFullDiskIsAFailure) {
+  const RunResult result = run_shell("$MANTISSA schemes > /dev/full");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.err.find("cannot write to standard output: No space left"), std::string::npos);
+}
+
+TEST(Output, NotesThatNobodyReadsEndNothing) {
+  const RunResult result =
+      run_shell("$MANTISSA inspect " + demo_model() + " 2>&- ; $MANTISSA frobnicate 2>/dev/full");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_NE(result.out.find("56 tensors in 1 file"), std::string::npos);
+}
+
+TEST(Output, InterruptEndsAtOnce) {
+  const RunResult result =
+      run_shell("timeout --preserve-status -s INT 2 $MANTISSA perplexity " + demo_model() +
+                " --device ref --file " MANTISSA_SOURCE_DIR "/data/wikitext-2-test-4-articles.txt");
+  EXPECT_EQ(result.exit_code, 130);
+  EXPECT_EQ(result.out, "");
+}
+
 TEST(Tokenize, GoesThereAndBack) {
   const std::string text = "The history of [brackets] -- and \xc3\xa9t\xc3\xa9";
   const RunResult ids =

@@ -32,12 +32,8 @@ void redirect(const std::string& path, int to, int flags) {
   if (from < 0 || dup2(from, to) < 0) _exit(126);
 }
 
-}  // namespace
-
-RunResult run_mantissa(const std::vector<std::string>& arguments) {
+RunResult run(std::vector<std::string> words) {
   const std::string out = temporary("out"), err = temporary("err");
-  std::vector<std::string> words = {MANTISSA_BINARY};
-  words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
@@ -57,6 +53,18 @@ RunResult run_mantissa(const std::vector<std::string>& arguments) {
   result.out = content_of(out);
   result.err = content_of(err);
   return result;
+}
+
+}  // namespace
+
+RunResult run_mantissa(const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = {MANTISSA_BINARY};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  return run(std::move(words));
+}
+
+RunResult run_shell(const std::string& line) {
+  return run({"/bin/sh", "-c", "MANTISSA=" MANTISSA_BINARY "\n" + line});
 }
 
 std::string demo_model() {

@@ -13,6 +13,8 @@ struct RunResult {
 
 // Standard input is empty. A run of more than a few minutes is killed and fails the test.
 RunResult run_mantissa(const std::vector<std::string>& arguments);
+// The same through a shell, where $MANTISSA is the binary.
+RunResult run_shell(const std::string& line);
 
 // The demo model of the source tree.
 std::string demo_model();
