@@ -135,6 +135,15 @@ boost::json::object json_of(const Answer& answer, bool logprobs) {
   return object;
 }
 
+// "[2] "The city of"", on one line.
+std::string heading(size_t number, const std::string& prompt) {
+  std::string line = text("[", number, "] ", quoted(prompt));
+  for (size_t at = line.find('\n'); at != std::string::npos; at = line.find('\n', at)) {
+    line.replace(at, 1, "\\n");
+  }
+  return line;
+}
+
 // Prints answers in the order of their prompts: JSON when one is complete, text as it comes. What
 // later prompts have said meanwhile waits.
 class Printer {
@@ -156,7 +165,8 @@ class Printer {
  private:
   void show_text(const Answer& answer, bool done) {
     if (many_ && !started_) {
-      print_line(text(next_ > 0 ? "\n" : "", "[", next_ + 1, "] ", quoted(answer.prompt)));
+      if (next_ > 0) print_line("");
+      print_line(heading(next_ + 1, answer.prompt));
     }
     started_ = true;
     if (answer.text.size() > shown_) print_text(std::string_view(answer.text).substr(shown_));

@@ -78,7 +78,7 @@ EffectiveParams effective_params(const SamplingOptions& options, const EngineDef
     throw Error(text("max_tokens is ", *options.max_tokens), "use a max_tokens of at least 1");
   }
   result.max_tokens = pick_max_tokens(options, defaults.generation).value;
-  StopStrings(options.stop);  // throws where one cannot work
+  check_stop_strings(options.stop);
   for (const int32_t id : options.stop_token_ids) {
     if (id < 0 || (defaults.vocab > 0 && id >= defaults.vocab)) {
       throw Error(text("stop token id ", id, ": the model has ", defaults.vocab, " tokens"),

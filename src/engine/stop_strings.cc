@@ -7,13 +7,17 @@
 
 namespace mantissa {
 
-StopStrings::StopStrings(std::vector<std::string> stops) : stops_(std::move(stops)) {
-  for (const std::string& stop : stops_) {
+void check_stop_strings(std::span<const std::string> stops) {
+  for (const std::string& stop : stops) {
     if (stop.empty()) throw Error("a stop string is empty", "leave it out");
     if ((static_cast<unsigned char>(stop[0]) & 0xC0) == 0x80) {
       throw Error("a stop string starts inside a UTF-8 character", "give it as valid UTF-8");
     }
   }
+}
+
+StopStrings::StopStrings(std::vector<std::string> stops) : stops_(std::move(stops)) {
+  check_stop_strings(stops_);
 }
 
 std::string StopStrings::push(std::string_view piece) {

@@ -2,16 +2,19 @@
 // that is complete first ends the text (of those, the longest), however the text was cut to pieces.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace mantissa {
 
+// Throws Error for a string that is empty or starts inside a UTF-8 character.
+void check_stop_strings(std::span<const std::string> stops);
+
 class StopStrings {
  public:
-  // Throws Error for a string that is empty or starts inside a UTF-8 character.
-  explicit StopStrings(std::vector<std::string> stops);
+  explicit StopStrings(std::vector<std::string> stops);  // checked as above
 
   // The text that is now certain to stand before any stop string. After a match: nothing more.
   std::string push(std::string_view piece);
