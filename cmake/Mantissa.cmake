@@ -17,6 +17,16 @@ endif()
 set(BOOST_VERSION_LEAST 1.81)
 find_package(Boost ${BOOST_VERSION_LEAST} REQUIRED COMPONENTS json)
 find_package(Threads REQUIRED)
+if(MANTISSA_CUDA)
+  enable_language(CUDA)
+  find_package(CUDAToolkit 13.0 REQUIRED)
+  # CMake 3.25 does not know that nvcc has C++20.
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  if(CCACHE_PROGRAM)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+  endif()
+endif()
 
 add_library(mantissa_flags INTERFACE)
 # -ffp-contract=off: quantizers are bit-equal on every host (architecture.md); kernels that want a

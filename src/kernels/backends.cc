@@ -1,13 +1,22 @@
 // The rows of all_ops().
 #include "base/error.h"
 #include "kernels/cpu/ops.h"
+#ifdef MANTISSA_CUDA
+#include "kernels/cuda/ops.h"
+#endif
 #include "kernels/ops.h"
 #include "kernels/ref/ops.h"
 
 namespace mantissa {
 namespace {
 
-constexpr const Ops* kBackends[] = {&kCpuOps, &kRefOps};
+constexpr const Ops* kBackends[] = {
+    &kCpuOps,
+    &kRefOps,
+#ifdef MANTISSA_CUDA
+    &kCudaOps,
+#endif
+};
 
 }  // namespace
 

@@ -1,0 +1,138 @@
+#include "kernels/cuda/ops.h"
+
+#include "base/error.h"
+#include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/queue.h"
+
+namespace mantissa {
+namespace cuda {
+
+DeviceMemory allocate_device(int64_t bytes, std::string_view what) {
+  void* memory = nullptr;
+  const cudaError_t code = cudaMalloc(&memory, static_cast<size_t>(bytes));
+  if (code == cudaErrorMemoryAllocation) {
+    size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    throw Error(text("cannot allocate ", bytes >> 20, " MiB for ", what, ": ", free >> 20, " of ",
+                     total >> 20, " MiB of the GPU are free"),
+                "use a smaller model, another scheme, or a smaller --max-model-len, --max-num-seqs "
+                "or --max-num-batched-tokens",
+                Error::Kind::kRuntime);
+  }
+  cuda_check(code, "allocating device memory");
+  return DeviceMemory(static_cast<std::byte*>(memory));
+}
+
+CudaQueue::CudaQueue(const DeviceConfig& config) {
+  int count = 0;
+  const cudaError_t code = cudaGetDeviceCount(&count);
+  if (code != cudaSuccess || count == 0) {
+    throw Error(text("--device cuda: no usable CUDA device (",
+                     code != cudaSuccess ? cudaGetErrorString(code) : "none found", ")"),
+                "use --device cpu, or a machine with an NVIDIA GPU and its driver");
+  }
+  if (config.isa != "auto" && config.isa != "portable") {
+    throw Error(text("--isa ", config.isa, " was asked of the device cuda"),
+                "use --isa auto, or portable for kernels that need no more than sm_80");
+  }
+  portable_only = config.isa == "portable";
+  cudaDeviceProp properties{};
+  cuda_check(cudaGetDeviceProperties(&properties, 0), "asking for the GPU's properties");
+  capability = properties.major * 10 + properties.minor;
+  device_name = properties.name;
+  if (capability < 80) {
+    throw Error(text("--device cuda: ", device_name, " is sm_", capability),
+                "a GPU from Ampere (sm_80) on is needed; --device cpu runs without one");
+  }
+  cudaStream_t created = nullptr;
+  cuda_check(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking), "creating a stream");
+  stream.reset(created);
+  amax = allocate_device(sizeof(float), "an activation's range");
+}
+
+std::byte* CudaQueue::scratch(int64_t bytes) {
+  if (bytes > scratch_bytes_) {
+    cuda_check(cudaStreamSynchronize(stream.get()), "waiting before scratch memory grows");
+    scratch_ = nullptr;
+    scratch_ = allocate_device(bytes, "scratch memory");
+    scratch_bytes_ = bytes;
+  }
+  return scratch_.get();
+}
+
+namespace {
+
+Queue* open(const DeviceConfig& config) {
+  return reinterpret_cast<Queue*>(new CudaQueue(config));
+}
+void close(Queue* queue) {
+  delete &cuda_queue(queue);
+}
+
+std::string describe(Queue* queue) {
+  const CudaQueue& q = cuda_queue(queue);
+  return text("cuda ", q.device_name, " (sm_", q.capability,
+              q.portable_only ? ", portable kernels" : "", ")");
+}
+
+std::vector<KernelInfo> kernels(Queue* queue) {
+  std::vector<KernelInfo> rows = linear_kernels(cuda_queue(queue));
+  for (const char* name :
+       {"embed", "rms_norm", "quantize_rows", "gate", "gather_rows", "rope_write", "attention"}) {
+    rows.push_back({text(name, "_any__sm80"), name, "sm_80", "runs"});
+  }
+  return rows;
+}
+
+std::byte* allocate(int64_t bytes, std::string_view what, Queue*) {
+  return allocate_device(bytes, what).release();
+}
+void release(std::byte* memory, int64_t, Queue*) {
+  cudaFree(memory);
+}
+
+void upload(void* device, const void* host, int64_t bytes, Queue* queue) {
+  if (bytes == 0) return;
+  cuda_check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice,
+                             cuda_queue(queue).stream.get()),
+             "copying to the GPU");
+}
+void download(void* host, const void* device, int64_t bytes, Queue* queue) {
+  if (bytes == 0) return;
+  const cudaStream_t stream = cuda_queue(queue).stream.get();
+  cuda_check(
+      cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream),
+      "copying from the GPU");
+  cuda_check(cudaStreamSynchronize(stream), "running on the GPU");
+}
+
+}  // namespace
+}  // namespace cuda
+
+const Ops kCudaOps{
+    .name = "cuda",
+    .open = cuda::open,
+    .close = cuda::close,
+    .describe = cuda::describe,
+    .kernels = cuda::kernels,
+    .host_memory = false,
+    .allocate = cuda::allocate,
+    .release = cuda::release,
+    .upload = cuda::upload,
+    .download = cuda::download,
+    .plan_weight = cuda::plan_weight,
+    .pack_rows = cuda::pack_rows,
+    .finish_weight = cuda::finish_weight,
+    .unpack_rows = cuda::unpack_rows,
+    .embed = cuda::embed,
+    .rms_norm = cuda::rms_norm,
+    .quantize_rows = cuda::quantize_rows,
+    .linear = cuda::linear,
+    .rope_write = cuda::rope_write,
+    .attention = cuda::attention,
+    .gate = cuda::gate,
+    .gather_rows = cuda::gather_rows,
+    .kv_page_bytes = cuda::kv_page_bytes,
+};
+
+}  // namespace mantissa

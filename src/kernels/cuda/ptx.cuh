@@ -1,0 +1,231 @@
+// Every PTX instruction of this project, one small function each. Names follow the PTX ISA manual
+// (CUDA 13.0). Device code only; what needs sm_90a says so.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace mantissa::cuda::ptx {
+
+__device__ inline uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// ---- mbarrier: a phase completes when its arrivals and its expected bytes are in
+__device__ inline void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(arrivals)
+               : "memory");
+}
+__device__ inline void mbarrier_expect_bytes(uint64_t* barrier, uint32_t bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+__device__ inline void mbarrier_arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+// The same barrier of another block of the cluster. At block scope: it says that reads of shared
+// memory are done, which orders no global memory (cluster scope would cost a GPU-wide fence).
+__device__ inline void mbarrier_arrive_cluster(uint64_t* barrier, uint32_t block_rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
+      "}" ::"r"(shared_address(barrier)),
+      "r"(block_rank)
+      : "memory");
+}
+__device__ inline bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}"
+      : "=r"(done)
+      : "r"(shared_address(barrier)), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+// Returns once the phase of this parity is complete.
+__device__ inline void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
+  while (!mbarrier_try_wait(barrier, parity)) {
+  }
+}
+
+// ---- clusters
+__device__ inline uint32_t cluster_rank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ inline void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+// mbarrier inits become visible to the cluster and to the copy engine.
+__device__ inline void fence_barrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+// Ordinary shared-memory writes become visible to the copy engine and the tensor cores.
+__device__ inline void fence_async_shared() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// ---- the bulk tensor copy engine (TMA)
+__device__ inline void tensor_prefetch(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(map)) : "memory");
+}
+// x: fastest dimension. `policy`: an L2 eviction policy made by cache_policy_*().
+__device__ inline void tensor_load(void* to, const CUtensorMap* map, int32_t x, int32_t y,
+                                   uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(to)),
+      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(shared_address(barrier))
+      : "memory");
+}
+// To the same address of every block in `blocks` (a bit per rank); each one's barrier counts it.
+__device__ inline void tensor_load_multicast(void* to, const CUtensorMap* map, int32_t x, int32_t y,
+                                             uint64_t* barrier, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
+      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(shared_address(barrier)),
+      "h"(blocks)
+      : "memory");
+}
+__device__ inline void tensor_store(const CUtensorMap* map, const void* from, int32_t x,
+                                    int32_t y) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
+                   reinterpret_cast<uint64_t>(map)),
+               "r"(x), "r"(y), "r"(shared_address(from))
+               : "memory");
+}
+__device__ inline void store_commit() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+// At most `kPending` of this thread's stores still read shared memory.
+template <int kPending>
+__device__ inline void store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+template <int kPending>
+__device__ inline void store_wait() {
+  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// ---- warp-group matrix multiply (sm_90a)
+__device__ inline void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ inline void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ inline void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// clang-format off
+#define MANTISSA_R16(d, c, i) \
+  "+" c((d)[(i)]), "+" c((d)[(i) + 1]), "+" c((d)[(i) + 2]), "+" c((d)[(i) + 3]), \
+  "+" c((d)[(i) + 4]), "+" c((d)[(i) + 5]), "+" c((d)[(i) + 6]), "+" c((d)[(i) + 7]), \
+  "+" c((d)[(i) + 8]), "+" c((d)[(i) + 9]), "+" c((d)[(i) + 10]), "+" c((d)[(i) + 11]), \
+  "+" c((d)[(i) + 12]), "+" c((d)[(i) + 13]), "+" c((d)[(i) + 14]), "+" c((d)[(i) + 15])
+#define MANTISSA_REGS_32(d, c) MANTISSA_R16(d, c, 0), MANTISSA_R16(d, c, 16)
+#define MANTISSA_REGS_48(d, c) MANTISSA_REGS_32(d, c), MANTISSA_R16(d, c, 32)
+#define MANTISSA_REGS_64(d, c) MANTISSA_REGS_48(d, c), MANTISSA_R16(d, c, 48)
+#define MANTISSA_REGS_96(d, c) MANTISSA_REGS_64(d, c), MANTISSA_R16(d, c, 64), MANTISSA_R16(d, c, 80)
+#define MANTISSA_REGS_128(d, c) MANTISSA_REGS_96(d, c), MANTISSA_R16(d, c, 96), MANTISSA_R16(d, c, 112)
+#define MANTISSA_NAMES_32 \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+  "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
+#define MANTISSA_NAMES_48 \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+  "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, " \
+  "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47}"
+#define MANTISSA_NAMES_64 \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+  "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, " \
+  "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, " \
+  "%56, %57, %58, %59, %60, %61, %62, %63}"
+#define MANTISSA_NAMES_96 \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+  "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, " \
+  "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, " \
+  "%56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, " \
+  "%74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, " \
+  "%92, %93, %94, %95}"
+#define MANTISSA_NAMES_128 \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+  "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, " \
+  "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, " \
+  "%56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, " \
+  "%74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, " \
+  "%92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, " \
+  "%108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, " \
+  "%123, %124, %125, %126, %127}"
+
+// D [64, 2 REGS] (+)= A [64, K] B [2 REGS, K]^T, both K-major in shared memory (descriptors);
+// `accumulate` 0 overwrites D. K is 32 bytes: 32 8-bit floats or integers, 16 bf16.
+#define MANTISSA_WGMMA(NAME, TYPE, C, SHAPE, KINDS, SCALES, REGS, A, B, P)                              \
+  __device__ inline void NAME(TYPE (&d)[REGS], uint64_t a, uint64_t b, uint32_t accumulate) {            \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #P ", 0;\n"                                        \
+                 "wgmma.mma_async.sync.aligned." SHAPE "." KINDS " " MANTISSA_NAMES_##REGS ", %" #A      \
+                 ", %" #B ", p" SCALES ";\n}"                                                            \
+                 : MANTISSA_REGS_##REGS(d, C) : "l"(a), "l"(b), "r"(accumulate));                        \
+  }
+MANTISSA_WGMMA(wgmma_e4m3, float, "f", "m64n64k32", "f32.e4m3.e4m3", ", 1, 1", 32, 32, 33, 34)
+MANTISSA_WGMMA(wgmma_e4m3, float, "f", "m64n96k32", "f32.e4m3.e4m3", ", 1, 1", 48, 48, 49, 50)
+MANTISSA_WGMMA(wgmma_e4m3, float, "f", "m64n128k32", "f32.e4m3.e4m3", ", 1, 1", 64, 64, 65, 66)
+MANTISSA_WGMMA(wgmma_e4m3, float, "f", "m64n192k32", "f32.e4m3.e4m3", ", 1, 1", 96, 96, 97, 98)
+MANTISSA_WGMMA(wgmma_e4m3, float, "f", "m64n256k32", "f32.e4m3.e4m3", ", 1, 1", 128, 128, 129, 130)
+MANTISSA_WGMMA(wgmma_bf16, float, "f", "m64n128k16", "f32.bf16.bf16", ", 1, 1, 0, 0", 64, 64, 65, 66)
+MANTISSA_WGMMA(wgmma_bf16, float, "f", "m64n192k16", "f32.bf16.bf16", ", 1, 1, 0, 0", 96, 96, 97, 98)
+MANTISSA_WGMMA(wgmma_bf16, float, "f", "m64n256k16", "f32.bf16.bf16", ", 1, 1, 0, 0", 128, 128, 129, 130)
+MANTISSA_WGMMA(wgmma_s8, int32_t, "r", "m64n128k32", "s32.s8.s8", "", 64, 64, 65, 66)
+MANTISSA_WGMMA(wgmma_s8, int32_t, "r", "m64n192k32", "s32.s8.s8", "", 96, 96, 97, 98)
+MANTISSA_WGMMA(wgmma_s8, int32_t, "r", "m64n256k32", "s32.s8.s8", "", 128, 128, 129, 130)
+#undef MANTISSA_WGMMA
+// clang-format on
+
+template <int kRegisters>
+__device__ inline void registers_raise() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void registers_lower() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// ---- within a block
+// Barrier `id` (1..15) among `threads` threads: their shared-memory writes are visible to each
+// other.
+__device__ inline void named_barrier(uint32_t id, uint32_t threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ inline void store_matrix_x4(void* row, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
+      "r"(a), "r"(b), "r"(c), "r"(d)
+      : "memory");
+}
+
+// ---- programmatic dependent launch
+__device__ inline void grid_wait() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+__device__ inline void grid_launch_dependents() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+}  // namespace mantissa::cuda::ptx

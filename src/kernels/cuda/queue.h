@@ -1,0 +1,66 @@
+// The CUDA backend's execution context: a device, one stream, scratch memory. Used by one caller at
+// a time, but for uploads of weights, which may come from several threads.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/ops.h"
+
+namespace mantissa::cuda {
+
+struct StreamDestroy {
+  void operator()(cudaStream_t stream) const noexcept { cudaStreamDestroy(stream); }
+};
+using Stream = std::unique_ptr<CUstream_st, StreamDestroy>;
+struct DeviceFree {
+  void operator()(std::byte* memory) const noexcept { cudaFree(memory); }
+};
+using DeviceMemory = std::unique_ptr<std::byte, DeviceFree>;
+DeviceMemory allocate_device(int64_t bytes, std::string_view what);
+
+struct CudaQueue {
+  explicit CudaQueue(const DeviceConfig& config);
+
+  int capability = 0;          // 90: Hopper
+  std::string device_name;     // "NVIDIA H200"
+  bool portable_only = false;  // --isa portable: no kernel that needs more than Ampere
+  Stream stream;
+  DeviceMemory amax;  // one float: of a per-tensor activation
+
+  // Grow-only memory for one operation. Growing waits for the operations that still use the old
+  // one.
+  std::byte* scratch(int64_t bytes);
+
+ private:
+  DeviceMemory scratch_;
+  int64_t scratch_bytes_ = 0;
+};
+inline CudaQueue& cuda_queue(Queue* queue) {
+  return *reinterpret_cast<CudaQueue*>(queue);
+}
+
+// ---- the rows of kCudaOps; contracts in kernels/ops.h
+Weight plan_weight(const WeightRequest& request, Queue* queue);
+void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue);
+void finish_weight(const Weight& w, Queue* queue);
+void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue* queue);
+std::vector<KernelInfo> linear_kernels(const CudaQueue& queue);
+
+void embed(View out, const Weight& table, const Batch& batch, Queue* queue);
+void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue* queue);
+void quantize_rows(const Activation& out, Queue* queue);
+void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Queue* queue);
+void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params, const Batch& batch,
+                const KvLayer& kv, Queue* queue);
+void attention(const Activation& out, ConstView qkv, const AttentionParams& params,
+               const Batch& batch, const KvLayer& kv, Queue* queue);
+void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue);
+void gather_rows(View out, ConstView x, std::span<const int32_t> rows, Queue* queue);
+int64_t kv_page_bytes(const KvShape& shape);
+
+}  // namespace mantissa::cuda

@@ -1,0 +1,49 @@
+#include "kernels/cuda/tensor_map.h"
+
+#include <cudaTypedefs.h>
+#include <cuda_runtime.h>
+
+#include "base/error.h"
+#include "kernels/cuda/cuda_error.h"
+
+namespace mantissa::cuda {
+namespace {
+
+// From the driver through the runtime, so that nothing links to libcuda.
+PFN_cuTensorMapEncodeTiled_v12000 encode_function() {
+  static const auto function = [] {
+    void* symbol = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    cuda_check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &symbol, 12000,
+                                                cudaEnableDefault, &result),
+               "asking the driver for cuTensorMapEncodeTiled");
+    check(symbol != nullptr, "the driver knows tensor maps");
+    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(symbol);
+  }();
+  return function;
+}
+
+}  // namespace
+
+CUtensorMap tensor_map_k_major(const void* data, int elem_bytes, int64_t rows, int64_t cols,
+                               int64_t stride, int box_rows) {
+  CUtensorMap map{};
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride * elem_bytes)};
+  const cuuint32_t box[2] = {static_cast<cuuint32_t>(128 / elem_bytes),
+                             static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[2] = {1, 1};
+  const CUresult code = encode_function()(
+      &map, elem_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_UINT8, 2,
+      const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (code != CUDA_SUCCESS) {
+    throw Error(text("CUDA: tensor map of [", rows, ", ", cols, "], stride ", stride, ": error ",
+                     static_cast<int>(code)),
+                "report this shape: it should have been refused before", Error::Kind::kRuntime);
+  }
+  return map;
+}
+
+}  // namespace mantissa::cuda

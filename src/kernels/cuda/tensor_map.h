@@ -1,0 +1,16 @@
+// Tensor maps of the bulk tensor copy engine (TMA), made on the host.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace mantissa::cuda {
+
+// [rows, cols] with rows `stride` elements apart, read or written in boxes of box_rows x 128 bytes,
+// swizzled by 128 bytes in shared memory; beyond the edges reads give zeros and writes do nothing.
+// elem_bytes 1 or 2. Throws Error when the driver refuses.
+CUtensorMap tensor_map_k_major(const void* data, int elem_bytes, int64_t rows, int64_t cols,
+                               int64_t stride, int box_rows);
+
+}  // namespace mantissa::cuda

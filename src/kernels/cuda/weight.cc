@@ -1,0 +1,278 @@
+#include "kernels/cuda/weight.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/convert.h"
+#include "base/error.h"
+#include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/queue.h"
+
+namespace mantissa::cuda {
+namespace {
+
+int64_t padded(int64_t bytes, int64_t to) {
+  return (bytes + to - 1) / to * to;
+}
+
+// Spec predicates, so that kernels' rows are about formats and not about scheme names.
+bool is_e4m3(const Spec& s) {
+  return s.quantized() && *s.elem == kE4M3 && s.block.cols == kAll && *s.scale == kF32;
+}
+bool is_int8(const Spec& s) {
+  return s.quantized() && *s.elem == int_elem(8) && s.block.cols == kAll && *s.scale == kF32 &&
+         !s.asymmetric && !s.codebook;
+}
+bool runs_bf16(const WeightRequest& r) {
+  return *r.run_dtype == kBF16;
+}
+
+// Activation formats that rows.cu makes.
+bool activation_is_made(const Spec& s) {
+  if (!s.quantized()) return true;
+  if (s.when != When::kPerCall || s.recipe != Recipe::kVllm || s.global_scale || *s.scale != kF32)
+    return false;
+  if (*s.elem == kE4M3) return !s.asymmetric;
+  return s.quantized() && *s.elem == int_elem(8) && s.block == per_row();
+}
+
+struct CudaLinearKernel {
+  LinearKernel base;  // first: Weight::kernel points here
+  std::string_view needs;
+  int capability;
+  bool (*takes)(const WeightRequest&);
+};
+// Best first. Each of the tensor-core rows is used for more tokens than the small-batch kernel
+// takes.
+constexpr CudaLinearKernel kKernels[] = {
+    {{"gemm_e4m3_e4m3_row_bf16__sm90"},
+     "sm_90a, bf16, e4m3 weights and activations with scales per tensor, channel or token",
+     90,
+     [](const WeightRequest& r) {
+       return runs_bf16(r) && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
+     }},
+    {{"gemm_s8_s8_row_bf16__sm90"},
+     "sm_90a, bf16, symmetric int8 weights per channel and activations per token",
+     90,
+     [](const WeightRequest& r) {
+       return runs_bf16(r) && is_int8(r.scheme.weight) && is_int8(r.scheme.activation);
+     }},
+    {{"gemm_bf16_bf16_bf16__sm90"},
+     "sm_90a, bf16 weights and activations",
+     90,
+     [](const WeightRequest& r) { return runs_bf16(r) && !r.scheme.weight.quantized(); }},
+    {{"linear_any_any_any__sm80"}, "sm_80", 80, [](const WeightRequest&) { return true; }},
+};
+
+void copy(void* to, const void* from, size_t bytes, Queue* queue) {
+  cuda_check(
+      cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_queue(queue).stream.get()),
+      "copying a weight to the GPU");
+}
+void fetch(void* to, const void* from, size_t bytes, Queue* queue) {
+  const cudaStream_t stream = cuda_queue(queue).stream.get();
+  cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "reading a weight");
+  cuda_check(cudaStreamSynchronize(stream), "reading a weight");
+}
+
+// Rows of a band -> the stored width, row_bytes apart.
+std::vector<unsigned char> store_codes(const WeightLayout& l, const QuantRows& q) {
+  std::vector<unsigned char> out(static_cast<size_t>(q.rows * l.row_bytes));
+  const int64_t code_bytes = std::max(1, l.code_bits / 8);
+  for (int64_t r = 0; r < q.rows; ++r) {
+    const uint8_t* from = q.codes.data() + r * l.cols * code_bytes;
+    unsigned char* to = out.data() + r * l.row_bytes;
+    if (l.code_bits != 4) {
+      std::memcpy(to, from, static_cast<size_t>(l.cols * code_bytes));
+      continue;
+    }
+    for (int64_t k = 0; k < l.cols; ++k) {
+      to[k / 2] = static_cast<unsigned char>(to[k / 2] | (from[k] & 15) << (k % 2 * 4));
+    }
+  }
+  return out;
+}
+
+// One value per (row, group) of the band, from blocks that may span several rows.
+template <class T, class Of>
+std::vector<T> per_row_group(const WeightLayout& l, const QuantRows& q, const Of& of) {
+  std::vector<T> out(static_cast<size_t>(q.rows * l.groups));
+  const int64_t block_rows = q.block.rows == kAll ? std::max<int64_t>(q.rows, 1) : q.block.rows;
+  for (int64_t r = 0; r < q.rows; ++r) {
+    for (int64_t g = 0; g < l.groups; ++g) {
+      out[static_cast<size_t>(r * l.groups + g)] =
+          of(static_cast<size_t>(r / block_rows * l.groups + g));
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+WeightLayout::WeightLayout(const WeightRequest& request) : rows(request.rows), cols(request.cols) {
+  const Spec& spec = request.scheme.weight;
+  const int bits = spec.quantized() ? spec.elem->bits() : request.run_dtype->bits();
+  code_bits = bits <= 4 ? 4 : bits <= 8 ? 8 : bits;
+  row_bytes = padded((cols * code_bits + 7) / 8, 16);
+  const auto section = [this](int64_t size) {
+    const int64_t offset = bytes;
+    bytes += padded(size, 64);
+    return offset;
+  };
+  codes = section(rows * row_bytes);
+  if (!spec.quantized()) return;
+  group_cols =
+      static_cast<int>(spec.block.cols == kAll ? std::max<int64_t>(cols, 1) : spec.block.cols);
+  groups = (cols + group_cols - 1) / group_cols;
+  wide_scales = *spec.scale == kF32;
+  asymmetric = spec.asymmetric;
+  codebook_len = spec.codebook ? int64_t{1} << bits : 0;
+  scales = section(rows * groups * (wide_scales ? 4 : 2));
+  zeros = section(asymmetric ? rows * groups : 0);
+  globals = section(rows * 4);
+  codebooks = section(rows * groups * codebook_len * 2);
+  table = section(256 * 4);
+}
+
+DeviceWeight device_weight(const Weight& w) {
+  const WeightLayout l(w.request);
+  const auto at = [&](int64_t offset) { return w.data + offset; };
+  const bool quantized = l.groups > 0;
+  return {.codes = reinterpret_cast<const unsigned char*>(at(l.codes)),
+          .scales = quantized ? at(l.scales) : nullptr,
+          .zeros = l.asymmetric ? reinterpret_cast<const int8_t*>(at(l.zeros)) : nullptr,
+          .globals = reinterpret_cast<const float*>(at(l.globals)),
+          .codebooks = l.codebook_len > 0 ? reinterpret_cast<const __nv_bfloat16*>(at(l.codebooks))
+                                          : nullptr,
+          .table = reinterpret_cast<const float*>(at(l.table)),
+          .row_bytes = l.row_bytes,
+          .n = static_cast<int>(l.rows),
+          .k = static_cast<int>(l.cols),
+          .groups = static_cast<int>(l.groups),
+          .group_cols = l.group_cols,
+          .codebook_len = static_cast<int>(l.codebook_len),
+          .code_bits = l.code_bits,
+          .wide_scales = l.wide_scales};
+}
+
+Weight plan_weight(const WeightRequest& request, Queue* queue) {
+  const CudaQueue& q = cuda_queue(queue);
+  if (!activation_is_made(request.scheme.activation)) {
+    throw Error(text(request.name, ": scheme ", request.scheme.name, ": no CUDA kernel makes ",
+                     describe(request.scheme.activation, *request.run_dtype), " activations"),
+                "choose a scheme with float8 or int8 activations per token, or a weight-only one; "
+                "--device cpu and ref run others");
+  }
+  for (const CudaLinearKernel& kernel : kKernels) {
+    if (kernel.capability > (q.portable_only ? 80 : q.capability) || !kernel.takes(request))
+      continue;
+    return {.request = request,
+            .kernel = &kernel.base,
+            .bytes = WeightLayout(request).bytes,
+            .data = nullptr};
+  }
+  check(false, "the last kernel takes everything");
+  return {};
+}
+
+std::vector<KernelInfo> linear_kernels(const CudaQueue& queue) {
+  std::vector<KernelInfo> rows;
+  for (const CudaLinearKernel& kernel : kKernels) {
+    const bool here = kernel.capability <= (queue.portable_only ? 80 : queue.capability);
+    rows.push_back({std::string(kernel.base.name), "linear", std::string(kernel.needs),
+                    here                  ? "runs"
+                    : queue.portable_only ? "not asked for (--isa portable)"
+                                          : "needs a Hopper GPU"});
+  }
+  return rows;
+}
+
+void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue) {
+  if (q.rows == 0) return;
+  const WeightLayout l(w.request);
+  const std::vector<unsigned char> codes = store_codes(l, q);
+  copy(w.data + l.codes + row0 * l.row_bytes, codes.data(), codes.size(), queue);
+  if (l.groups == 0) return;
+  if (l.wide_scales) {
+    const auto scales =
+        per_row_group<float>(l, q, [&](size_t i) { return q.scales.empty() ? 1.0f : q.scales[i]; });
+    copy(w.data + l.scales + row0 * l.groups * 4, scales.data(), scales.size() * 4, queue);
+  } else {
+    const auto scales = per_row_group<uint16_t>(
+        l, q, [&](size_t i) { return bf16_from_f32(q.scales.empty() ? 1.0f : q.scales[i]); });
+    copy(w.data + l.scales + row0 * l.groups * 2, scales.data(), scales.size() * 2, queue);
+  }
+  if (l.asymmetric) {
+    const auto zeros = per_row_group<int8_t>(
+        l, q, [&](size_t i) { return static_cast<int8_t>(q.zero_points[i]); });
+    copy(w.data + l.zeros + row0 * l.groups, zeros.data(), zeros.size(), queue);
+  }
+  const std::vector<float> globals(static_cast<size_t>(q.rows), q.global_scale);
+  copy(w.data + l.globals + row0 * 4, globals.data(), globals.size() * 4, queue);
+  if (l.codebook_len > 0) {
+    std::vector<uint16_t> entries(q.codebook.size());
+    std::ranges::transform(q.codebook, entries.begin(), bf16_from_f32);
+    copy(w.data + l.codebooks + row0 * l.groups * l.codebook_len * 2, entries.data(),
+         entries.size() * 2, queue);
+  }
+}
+
+void finish_weight(const Weight& w, Queue* queue) {
+  const WeightLayout l(w.request);
+  if (l.groups == 0) return;
+  const Elem& elem = *w.request.scheme.weight.elem;
+  float table[256];
+  for (uint32_t code = 0; code < 256; ++code) {
+    table[code] = static_cast<float>(decode(elem, code & ((1u << elem.bits()) - 1)));
+  }
+  copy(w.data + l.table, table, sizeof table, queue);
+}
+
+void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue* queue) {
+  const WeightLayout l(w.request);
+  const Spec& spec = w.request.scheme.weight;
+  q = {};
+  q.elem = spec.quantized() ? spec.elem : w.request.run_dtype;
+  q.block = spec.quantized() ? Block{1, spec.block.cols} : Block{};
+  q.rows = rows;
+  q.cols = l.cols;
+  std::vector<unsigned char> stored(static_cast<size_t>(rows * l.row_bytes));
+  fetch(stored.data(), w.data + l.codes + row0 * l.row_bytes, stored.size(), queue);
+  const int64_t code_bytes = std::max(1, l.code_bits / 8);
+  q.codes.resize(static_cast<size_t>(rows * l.cols * code_bytes));
+  for (int64_t r = 0; r < rows; ++r) {
+    const unsigned char* from = stored.data() + r * l.row_bytes;
+    uint8_t* to = q.codes.data() + r * l.cols * code_bytes;
+    if (l.code_bits != 4) {
+      std::memcpy(to, from, static_cast<size_t>(l.cols * code_bytes));
+      continue;
+    }
+    for (int64_t k = 0; k < l.cols; ++k) to[k] = from[k / 2] >> (k % 2 * 4) & 15;
+  }
+  if (l.groups == 0) return;
+  const auto count = static_cast<size_t>(rows * l.groups);
+  q.scales.resize(count);
+  if (l.wide_scales) {
+    fetch(q.scales.data(), w.data + l.scales + row0 * l.groups * 4, count * 4, queue);
+  } else {
+    std::vector<uint16_t> scales(count);
+    fetch(scales.data(), w.data + l.scales + row0 * l.groups * 2, count * 2, queue);
+    std::ranges::transform(scales, q.scales.begin(), f32_from_bf16);
+  }
+  if (l.asymmetric) {
+    std::vector<int8_t> zeros(count);
+    fetch(zeros.data(), w.data + l.zeros + row0 * l.groups, count, queue);
+    q.zero_points.assign(zeros.begin(), zeros.end());
+  }
+  fetch(&q.global_scale, w.data + l.globals + row0 * 4, 4, queue);
+  if (l.codebook_len > 0) {
+    std::vector<uint16_t> entries(count * static_cast<size_t>(l.codebook_len));
+    fetch(entries.data(), w.data + l.codebooks + row0 * l.groups * l.codebook_len * 2,
+          entries.size() * 2, queue);
+    q.codebook.resize(entries.size());
+    std::ranges::transform(entries, q.codebook.begin(), f32_from_bf16);
+  }
+}
+
+}  // namespace mantissa::cuda

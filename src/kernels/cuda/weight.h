@@ -1,0 +1,45 @@
+// Where the parts of a resident weight lie on the device. Codes stay plain [N, K], K-major: one
+// byte (two codes of up to 4 bits: even element in the low nibble), or the run dtype; the copy
+// engine reads them as they are. Scales, zero points and codebooks stand beside them, one row per
+// output.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/gemm_sm90.h"
+#include "kernels/weight.h"
+#include "quant/quantize.h"
+
+namespace mantissa::cuda {
+
+struct WeightLayout {
+  int64_t rows = 0, cols = 0;  // N, K
+  int code_bits = 0;           // stored: 4, 8, 16 or 32
+  int64_t row_bytes = 0;       // of codes, a multiple of 16
+  int64_t groups = 0;          // scales in a row; 0: not quantized
+  int group_cols = 0;          // K of one group
+  bool wide_scales = true;     // float32, else bf16 (scales in bf16, e8m0 or e4m3 are exact there)
+  int64_t codebook_len = 0;    // entries of one codebook (bf16); 0: none
+  bool asymmetric = false;
+  // Byte offsets in Weight::data.
+  int64_t codes = 0, scales = 0, zeros = 0, globals = 0, codebooks = 0, table = 0;
+  int64_t bytes = 0;
+
+  explicit WeightLayout(const WeightRequest& request);
+};
+
+// What kernels get: value(n, k) = ((table[code] or codebook) - zero) * scale * global.
+struct DeviceWeight {
+  const unsigned char* codes;      // [N, row_bytes]
+  const void* scales;              // [N, groups] float32 or bf16; nullptr: not quantized
+  const int8_t* zeros;             // [N, groups]; nullptr: symmetric
+  const float* globals;            // [N]
+  const __nv_bfloat16* codebooks;  // [N, groups, codebook_len]; nullptr: none
+  const float* table;              // [256] value of each code
+  int64_t row_bytes;
+  int n, k, groups, group_cols, codebook_len, code_bits;
+  bool wide_scales;
+};
+DeviceWeight device_weight(const Weight& w);
+
+}  // namespace mantissa::cuda
