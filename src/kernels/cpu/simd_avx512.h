@@ -183,16 +183,75 @@ MANTISSA_SIMD F load_e4m3(const uint8_t* p) {
   return mul(_mm512_cvtph_ps(value), set1(256.0f));
 }
 
-// acc + k[2i] * q[0] + k[2i + 1] * q[1] in lane i: 32 bf16 at k, a pair of bf16 at q.
-MANTISSA_SIMD F dot_pairs(F acc, const uint16_t* k, const uint32_t* q) {
-  const __m512bh pairs = reinterpret_cast<__m512bh>(_mm512_loadu_si512(k));
-  return _mm512_dpbf16_ps(acc, pairs,
+// ---- pairs of bf16, for vdpbf16ps
+
+// bf16 of every magnitude (7 bits) of an 8-bit float: exact, subnormals and NaN too.
+struct Float8Table {
+  alignas(64) uint16_t bf16[128];
+};
+template <int kManBits, int kBias, bool kIeee>
+constexpr Float8Table float8_table() {
+  Float8Table table{};
+  for (int code = 0; code < 128; ++code) {
+    int exponent = code >> kManBits, mantissa = code & ((1 << kManBits) - 1);
+    const bool top = exponent == (1 << (7 - kManBits)) - 1;
+    if (kIeee ? top : code == 127) {  // infinity (e5m2) or NaN
+      exponent = 255 - 127 + kBias;
+    } else if (exponent == 0 && mantissa != 0) {
+      for (exponent = 1; mantissa < (1 << kManBits); mantissa <<= 1) --exponent;
+      mantissa -= 1 << kManBits;
+    }
+    table.bf16[code] = static_cast<uint16_t>(
+        code == 0 ? 0 : (exponent + 127 - kBias) << 7 | mantissa << (7 - kManBits));
+  }
+  return table;
+}
+constexpr Float8Table kE4m3Table = float8_table<3, 7, false>();
+constexpr Float8Table kE5m2Table = float8_table<2, 15, true>();
+
+// Codes of even in the low, of odd in the high half of each lane.
+MANTISSA_SIMD I code_pairs(const uint8_t* even, const uint8_t* odd) {
+  const __m512i low = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(even)));
+  const __m512i high = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(odd)));
+  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+MANTISSA_SIMD I look_up(I codes, const Float8Table& table) {
+  const __m512i low = _mm512_permutex2var_epi16(_mm512_load_si512(table.bf16), codes,
+                                                _mm512_load_si512(table.bf16 + 32));
+  const __m512i high = _mm512_permutex2var_epi16(_mm512_load_si512(table.bf16 + 64), codes,
+                                                 _mm512_load_si512(table.bf16 + 96));
+  const __mmask32 upper = _mm512_test_epi16_mask(codes, _mm512_set1_epi16(0x40));
+  const __m512i value = _mm512_mask_blend_epi16(upper, low, high);
+  const __m512i sign = _mm512_slli_epi16(codes, 8);
+  return _mm512_ternarylogic_epi32(value, sign, _mm512_set1_epi16(static_cast<int16_t>(0x8000)),
+                                   0xf8);  // value | (sign & 0x8000)
+}
+MANTISSA_SIMD I pairs_e4m3(const uint8_t* even, const uint8_t* odd) {
+  return look_up(code_pairs(even, odd), kE4m3Table);
+}
+MANTISSA_SIMD I pairs_e5m2(const uint8_t* even, const uint8_t* odd) {
+  return look_up(code_pairs(even, odd), kE5m2Table);
+}
+MANTISSA_SIMD I pairs_i8(const uint8_t* even, const uint8_t* odd) {
+  return _mm512_ternarylogic_epi32(_mm512_srli_epi32(bits(load_i8(even)), 16), bits(load_i8(odd)),
+                                   set1i(static_cast<int32_t>(0xffff0000)),
+                                   0xf8);  // even >> 16 | (odd & upper half)
+}
+
+// acc + k[2i] * q[0] + k[2i + 1] * q[1] in lane i: 32 bf16 in k, a pair of bf16 at q.
+MANTISSA_SIMD F dot_pairs(F acc, I k, const uint32_t* q) {
+  return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(k),
                           reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(*q))));
 }
-MANTISSA_SIMD void load_pairs(const uint16_t* k, F& even, F& odd) {
-  const I pairs = _mm512_loadu_si512(k);
+MANTISSA_SIMD I pairs_bf16(const uint16_t* k) {
+  return _mm512_loadu_si512(k);
+}
+MANTISSA_SIMD void split_pairs(I pairs, F& even, F& odd) {
   even = floats(shl<16>(pairs));
   odd = floats(andi(pairs, set1i(static_cast<int32_t>(0xffff0000))));
+}
+MANTISSA_SIMD void load_pairs(const uint16_t* k, F& even, F& odd) {
+  split_pairs(pairs_bf16(k), even, odd);
 }
 
 MANTISSA_SIMD void prefetch(const void* p) {

@@ -87,42 +87,95 @@ MANTISSA_SIMD I code_i8(F v) {
   return to_int(min(set1(127.0f), max(set1(-128.0f), kept)));
 }
 
-// ---- storage formats: Code is the stored type
+// ---- storage formats: Code is the stored type. pairs(): two rows of 16 codes as bf16 pairs, for
+// dot_pairs(); kPairs: whether the format has them here. load32(): two vectors.
 struct AsF32 {
   using Code = float;
-  static constexpr bool kEight = false;
+  static constexpr bool kEight = false, kPairs = false;
   MANTISSA_SIMD F load16(const Code* p) { return load(p); }
   MANTISSA_SIMD void store16(Code* p, F v) { store(p, v); }
+  MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
+    a = load16(p);
+    b = load16(p + kLanes);
+  }
 };
 struct AsBf16 {
   using Code = uint16_t;
-  static constexpr bool kEight = false;
+  static constexpr bool kEight = false, kPairs = kDotBf16;
   MANTISSA_SIMD F load16(const Code* p) { return load_bf16(p); }
   MANTISSA_SIMD void store16(Code* p, F v) { store_u16(p, code_bf16(v)); }
+  MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
+    a = load16(p);
+    b = load16(p + kLanes);
+  }
+#if defined(__AVX512BF16__)
+  MANTISSA_SIMD I pairs(const Code* k) {
+    return pairs_bf16(k);
+  }
+#endif
 };
 struct AsF16 {
   using Code = uint16_t;
-  static constexpr bool kEight = false;
+  static constexpr bool kEight = false, kPairs = false;
   MANTISSA_SIMD F load16(const Code* p) { return load_f16(p); }
   MANTISSA_SIMD void store16(Code* p, F v) { store_f16(p, v); }
+  MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
+    a = load16(p);
+    b = load16(p + kLanes);
+  }
 };
 struct AsE4m3 {
   using Code = uint8_t;
-  static constexpr bool kEight = true;
+  static constexpr bool kEight = true, kPairs = kDotBf16;
   MANTISSA_SIMD F load16(const Code* p) { return load_e4m3(p); }
   MANTISSA_SIMD void store16(Code* p, F v) { store_u8(p, code_e4m3(v)); }
+#if defined(__AVX512BF16__)
+  MANTISSA_SIMD I pairs(const Code* k) {
+    return pairs_e4m3(k, k + kLanes);
+  }
+  MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
+    split_pairs(pairs(p), a, b);
+  }
+#else
+  MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
+    a = load16(p);
+    b = load16(p + kLanes);
+  }
+#endif
 };
 struct AsE5m2 {
   using Code = uint8_t;
-  static constexpr bool kEight = true;
+  static constexpr bool kEight = true, kPairs = kDotBf16;
   MANTISSA_SIMD F load16(const Code* p) { return load_e5m2(p); }
   MANTISSA_SIMD void store16(Code* p, F v) { store_u8(p, code_e5m2(v)); }
+#if defined(__AVX512BF16__)
+  MANTISSA_SIMD I pairs(const Code* k) {
+    return pairs_e5m2(k, k + kLanes);
+  }
+  MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
+    split_pairs(pairs(p), a, b);
+  }
+#else
+  MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
+    a = load16(p);
+    b = load16(p + kLanes);
+  }
+#endif
 };
 struct AsI8 {
   using Code = uint8_t;
-  static constexpr bool kEight = true;
+  static constexpr bool kEight = true, kPairs = kDotBf16;
   MANTISSA_SIMD F load16(const Code* p) { return load_i8(p); }
   MANTISSA_SIMD void store16(Code* p, F v) { store_u8(p, code_i8(v)); }
+  MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
+    a = load16(p);
+    b = load16(p + kLanes);
+  }
+#if defined(__AVX512BF16__)
+  MANTISSA_SIMD I pairs(const Code* k) {
+    return pairs_i8(k, k + kLanes);
+  }
+#endif
 };
 
 // Rows of any length: the last vector goes through a buffer, its missing lanes 0 or dropped.
