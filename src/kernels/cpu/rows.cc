@@ -160,27 +160,35 @@ std::vector<FormWriter> writers_of(const Activation& out, const Elem& run, const
   return writers;
 }
 
-// Where a result goes before it is quantized: out.high, or scratch rows where nobody wants that.
-View high_of(const Activation& out, const Elem& run, int64_t rows, int64_t cols, CpuQueue& queue) {
-  View high = out.high;
-  if (high.empty())
-    high =
-        View(queue.scratch(ScratchUse::kRows).get(rows * cols * run.bits() / 8), run, rows, cols);
-  check(high.rows == rows && high.cols == cols && *high.elem == run,
-        "the result has the rows, columns and dtype of the operation");
-  return high;
-}
+struct Size {
+  int64_t rows, cols, grain;  // grain: rows of a task
+};
 
-// make(r, row) writes row r of the result; its quantized forms follow while it is in the cache.
+// make(r, row) writes row r of a result [rows, cols]; its quantized forms follow while it is in the
+// cache. Where nobody wants the high-precision value, rows live in scratch: one for each worker,
+// or all of them when a form's scale spans them.
 template <class Make>
-void each_row(const Activation& out, const View& high, int64_t grain, CpuQueue& queue,
+void each_row(const Activation& out, const Elem& run, Size shape, CpuQueue& queue,
               const Make& make) {
-  const std::vector<FormWriter> writers = writers_of(out, *high.elem, queue);
-  queue.pool.parallel_for(high.rows, grain, [&](int, int64_t begin, int64_t end) {
+  const std::vector<FormWriter> writers = writers_of(out, run, queue);
+  const bool spanning = std::any_of(writers.begin(), writers.end(),
+                                    [](const FormWriter& w) { return w.spans_rows(); });
+  const bool passing = out.high.empty() && !spanning;
+  View high = out.high;
+  if (high.empty()) {
+    const int64_t kept = passing ? queue.pool.threads() : shape.rows;
+    const int64_t stride = (shape.cols + 31) / 32 * 32;  // workers share no cache line
+    std::byte* memory = queue.scratch(ScratchUse::kRows).get(kept * stride * run.bits() / 8);
+    high = View(memory, run, kept, shape.cols, stride);
+  }
+  check(passing || (high.rows == shape.rows && high.cols == shape.cols && *high.elem == run),
+        "the result has the rows, columns and dtype of the operation");
+  queue.pool.parallel_for(shape.rows, shape.grain, [&](int worker, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      make(r, high.row(r));
+      std::byte* row = high.row(passing ? worker : r);
+      make(r, row);
       for (const FormWriter& writer : writers)
-        if (!writer.spans_rows()) writer.write_row(r, high.row(r), high.cols);
+        if (!writer.spans_rows()) writer.write_row(r, row, shape.cols);
     }
   });
   for (const FormWriter& writer : writers)
@@ -213,9 +221,8 @@ void rms_norm(const Activation& out, ConstView x, const float* gain, float eps,
   if (x.rows == 0) return;
   CpuQueue& queue = cpu_queue(queue_handle);
   const RowsKernels& kernels = kernels_of(queue);
-  const View high = high_of(out, *x.elem, x.rows, x.cols, queue);
   const NormArgs args{run_format(*x.elem), gain, x.cols, eps};
-  each_row(out, high, grain_rows(kGrainValues, x.cols), queue,
+  each_row(out, *x.elem, {x.rows, x.cols, grain_rows(kGrainValues, x.cols)}, queue,
            [&](int64_t r, std::byte* row) { kernels.norm(args, x.row(r), row); });
 }
 
@@ -225,10 +232,9 @@ void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue_hand
   CpuQueue& queue = cpu_queue(queue_handle);
   const RowsKernels& kernels = kernels_of(queue);
   const int64_t cols = gate_up.cols / 2;
-  const View high = high_of(out, *gate_up.elem, gate_up.rows, cols, queue);
   const Format run = run_format(*gate_up.elem);
   const Gate kind = fn == GateFn::kSilu ? Gate::kSilu : Gate::kGeluTanh;
-  each_row(out, high, grain_rows(kGrainGateValues, cols), queue,
+  each_row(out, *gate_up.elem, {gate_up.rows, cols, grain_rows(kGrainGateValues, cols)}, queue,
            [&](int64_t r, std::byte* row) { kernels.gate(run, kind, gate_up.row(r), cols, row); });
 }
 
