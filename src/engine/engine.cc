@@ -297,7 +297,7 @@ bool Engine::cancel(SequenceId id) {
 }
 
 bool Engine::idle() const {
-  return state_->sequences.empty();
+  return state_->sequences.empty() && state_->deltas.empty();
 }
 
 EngineStats Engine::stats() const {

@@ -122,7 +122,7 @@ class Engine {
   std::vector<OutputDelta> step();
   // Ends a sequence without a delta, its pages are back at once; false where there is none.
   bool cancel(SequenceId id);
-  bool idle() const;  // no living sequence
+  bool idle() const;  // no living sequence, and no delta of a step that threw
   EngineStats stats() const;
 
   // Called with each step's state and plan, for logs that can be replayed.
