@@ -4,8 +4,8 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ccache git pkg-config python3 binutils
-          libboost1.81-dev libboost-json1.81-dev libcli11-dev libspdlog-dev libfmt-dev
-          libpcre2-dev libutf8proc-dev libgtest-dev libbenchmark-dev)
+          libboost1.81-dev libboost-json1.81-dev libcli11-dev
+          libpcre2-dev libutf8proc-dev libgtest-dev)
 if [[ "${1:-build}" == ci ]]; then
   packages+=(clang clang-format clang-tidy libclang-rt-14-dev)
 fi
