@@ -10,7 +10,8 @@
 
 namespace mantissa {
 
-// X[M, K] ~ (codes - zero) * scale: one byte a code, block.rows is 1 or kAll.
+// X[M, K] ~ (codes - zero) * scale: one byte a code, block.rows is 1 or kAll. Producers write all
+// of it, but read the scales and zero points (NVFP4: the global scale) of a static spec.
 struct QuantizedActivation {
   Spec spec{};
   Matrix<uint8_t> codes;          // [M, K]
