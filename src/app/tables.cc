@@ -27,7 +27,7 @@ void print_rows(const Args& args, const Table& table) {
 }
 
 struct QueueClose {
-  const Ops* ops;
+  const Ops* ops = nullptr;
   void operator()(Queue* queue) const noexcept { ops->close(queue); }
 };
 using OpenQueue = std::unique_ptr<Queue, QueueClose>;
@@ -39,14 +39,18 @@ OpenQueue open_queue(const Ops& ops, const Args& args) {
                    QueueClose{&ops});
 }
 
-// "runs: KERNEL", or why this device cannot run the scheme.
-std::string status_of(const Scheme& scheme, const Ops& ops, Queue* queue) {
+// Which kernel runs the scheme on this device, or why none does.
+struct SchemeStatus {
+  std::string kernel, why_not;
+};
+SchemeStatus status_of(const Scheme& scheme, const Ops& ops, Queue* queue) {
+  if (needs_calibration(scheme)) return {"", "needs calibrated activation scales"};
   const WeightRequest request{
       .name = "a layer", .scheme = scheme, .run_dtype = &kBF16, .rows = kRows, .cols = kCols};
   try {
-    return text("runs: ", ops.plan_weight(request, queue).kernel->name);
+    return {std::string(ops.plan_weight(request, queue).kernel->name), ""};
   } catch (const Error& e) {
-    return e.found;
+    return {"", e.found};
   }
 }
 
@@ -66,9 +70,10 @@ void run_schemes(const Args& args) {
   Table table{{"name", "aliases", "options", "weight", "activation", "bits_per_weight",
                text("on_", device)},
               {}};
-  if (json) table.header.emplace_back("source");
+  if (json) table.header.insert(table.header.end(), {"why_not", "source"});
   for (const SchemeRow& row : scheme_rows()) {
     const Scheme scheme = parse_scheme(row.name);
+    const SchemeStatus status = status_of(scheme, ops, queue.get());
     std::vector<std::string>& cells = table.rows.emplace_back();
     cells = {std::string(row.name),
              std::string(row.aliases),
@@ -76,8 +81,8 @@ void run_schemes(const Args& args) {
              describe(scheme.weight, kBF16),
              describe(scheme.activation, kBF16),
              fixed(bits_per_weight(scheme.weight, kRows, kCols, kBF16), 3),
-             status_of(scheme, ops, queue.get())};
-    if (json) cells.emplace_back(row.source);
+             status.kernel.empty() ? "not yet" : status.kernel};
+    if (json) cells.insert(cells.end(), {status.why_not, std::string(row.source)});
   }
   print_rows(args, table);
 }
@@ -86,7 +91,14 @@ void run_kernels(const Args& args) {
   Table table{{"device", "name", "operation", "needs", "status"}, {}};
   for (const Ops* ops : all_ops()) {
     if (args.text("device") != "auto" && args.text("device") != ops->name) continue;
-    const OpenQueue queue = open_queue(*ops, args);
+    OpenQueue queue;
+    try {
+      queue = open_queue(*ops, args);
+    } catch (const Error& e) {
+      if (args.text("device") != "auto") throw;
+      table.rows.push_back({std::string(ops->name), "-", "-", "-", e.found});
+      continue;
+    }
     for (const KernelInfo& kernel : ops->kernels(queue.get()))
       table.rows.push_back(
           {std::string(ops->name), kernel.name, kernel.operation, kernel.needs, kernel.status});
@@ -102,7 +114,9 @@ const Verb kSchemesVerb = {
     .details =
         "Any name or alias can be given to -q; options follow a colon, as in "
         "int4_weight_only:g64. bits_per_weight counts scales and zero points, for a layer of "
-        "4096 x 4096. --json also names recipes (int8:recipe=torchao) and sources.",
+        "4096 x 4096. --device ref runs every scheme; --json also says why a kernel is missing, "
+        "and "
+        "names recipes (int8:recipe=torchao) and sources.",
     .examples = "mantissa schemes\nmantissa schemes --json",
     .groups = kCommonOnly,
     .options = {},

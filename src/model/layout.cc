@@ -81,6 +81,11 @@ void note_short_group(const WeightRequest& request, std::vector<std::string>& no
 
 PlannedWeight Builder::plan_weight(const std::string& name, const Scheme& weight_scheme,
                                    int64_t rows, int64_t cols, bool gathered) {
+  if (needs_calibration(weight_scheme)) {
+    throw Error(text(name, ": scheme ", weight_scheme.name,
+                     " needs calibrated activation scales, and this checkpoint has none"),
+                "choose its dynamic form: fp8, ptpc_fp8, int8 or nvfp4");
+  }
   PlannedWeight planned;
   planned.weight = ops.plan_weight({.name = name,
                                     .scheme = weight_scheme,

@@ -182,7 +182,11 @@ void Model::State::plan_cache() {
   }
   kv_page_bytes = ops->kv_page_bytes(kv_shape);
   const int64_t sequence_pages = pages_for(limits.model_len, limits.kv_page_tokens);
-  const int64_t page_bytes_all = kv_page_bytes * kv_shape.layers;
+  int64_t page_bytes_all = 0;  // over all layers
+  if (__builtin_mul_overflow(kv_page_bytes, int64_t{kv_shape.layers}, &page_bytes_all)) {
+    throw Error("config.json: a KV cache page of all layers is beyond 2^63 bytes",
+                "check num_hidden_layers, num_key_value_heads and head_dim");
+  }
   if (options.kv_tokens > 0) {
     limits.kv_pages = pages_for(options.kv_tokens, limits.kv_page_tokens);
   } else {
@@ -192,9 +196,12 @@ void Model::State::plan_cache() {
                                : sequence_pages * limits.sequences;
     limits.kv_pages = std::max(wanted, sequence_pages);
   }
-  if (limits.kv_pages > std::numeric_limits<int32_t>::max() / limits.kv_page_tokens) {
-    throw Error(text("the KV cache would have ", limits.kv_pages, " pages"),
-                "lower --max-model-len");
+  int64_t cache_bytes = 0;
+  if (limits.kv_pages > std::numeric_limits<int32_t>::max() / limits.kv_page_tokens ||
+      __builtin_mul_overflow(limits.kv_pages, page_bytes_all, &cache_bytes)) {
+    throw Error(
+        text("the KV cache would have ", limits.kv_pages, " pages of ", page_bytes_all, " bytes"),
+        "lower --max-model-len");
   }
   options.kv_tokens = limits.kv_pages * limits.kv_page_tokens;
   block_table_cols = sequence_pages;

@@ -99,6 +99,11 @@ struct OptionHelp {
 };
 std::vector<OptionHelp> option_help();
 
+// Whether activations are quantized with scales that must come from calibration.
+inline bool needs_calibration(const Scheme& scheme) {
+  return scheme.activation.quantized() && scheme.activation.when == When::kStatic;
+}
+
 // Bits per weight element of an [rows, cols] weight: codes, scales in their format, zero points at
 // the width of a code, codebooks in bf16, the global scale. (Unquantized: the run dtype's bits.)
 double bits_per_weight(const Spec& weight, int64_t rows, int64_t cols, const Elem& run_dtype);

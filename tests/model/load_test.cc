@@ -219,6 +219,14 @@ TEST(Load, IgnorePatternWithoutAModuleIsRefused) {
   expect_refused(options, {"--ignore", "re:("});
 }
 
+TEST(Load, StaticActivationScalesNeedCalibration) {
+  ModelOptions options = small(golden(kGqa));
+  for (const char* scheme : {"fp8_static", "int8:static"}) {
+    options.scheme = scheme;
+    expect_refused(options, {scheme, "calibrated"});
+  }
+}
+
 TEST(Load, PlanAddsUp) {
   ModelOptions options = small(golden("llama-mha-untied"));
   options.scheme = "int8";

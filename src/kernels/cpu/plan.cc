@@ -1,5 +1,8 @@
 #include "kernels/cpu/plan.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "base/error.h"
 #include "kernels/cpu/parts.h"
 #include "kernels/cpu/queue.h"
@@ -95,7 +98,7 @@ Weight plan_weight(const WeightRequest& request, Queue* queue) {
   const Isa isa = cpu_queue(queue).isa;
   check(request.run_dtype != nullptr && request.rows >= 0 && request.cols >= 0,
         "cpu: a weight request with a run dtype and a shape");
-  std::string seen;
+  std::vector<std::string> reasons;  // each once: several kernels share theirs
   for (const CpuLinear& kernel : kTable) {
     if (kernel.isa != isa) continue;
     const std::string why = refuses(kernel, request);
@@ -104,11 +107,13 @@ Weight plan_weight(const WeightRequest& request, Queue* queue) {
       w.bytes = plan_of(w).layout.bytes;
       return w;
     }
-    seen += text(seen.empty() ? "" : "; ", kernel.base.name, " ", why);
+    if (std::ranges::find(reasons, why) == reasons.end()) reasons.push_back(why);
   }
+  std::string seen;
+  for (const std::string& why : reasons) seen += text(seen.empty() ? "" : "; ", "one ", why);
   throw Error(text(request.name, ": no CPU kernel reads scheme ", request.scheme.name,
-                   " in run dtype ", request.run_dtype->name, " (", seen, ")"),
-              "choose another --quantization, or --device ref");
+                   " in run dtype ", request.run_dtype->name, ": ", seen),
+              "choose another --quantization (`mantissa schemes` says which run), or --device ref");
 }
 
 std::vector<KernelInfo> linear_kernels(Queue* queue) {
