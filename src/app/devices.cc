@@ -18,11 +18,16 @@ Table backends(const Args& args) {
   Table table{{"device", "runs as"}, {}};
   for (const Ops* ops : all_ops()) {
     if (args.text("device") != "auto" && args.text("device") != ops->name) continue;
-    Queue* queue = ops->open({.threads = static_cast<int>(args.integer("threads")),
-                              .isa = args.text("isa"),
-                              .scratch_tokens = 1});
-    table.rows.push_back({std::string(ops->name), ops->describe(queue)});
-    ops->close(queue);
+    try {
+      Queue* queue = ops->open({.threads = static_cast<int>(args.integer("threads")),
+                                .isa = args.text("isa"),
+                                .scratch_tokens = 1});
+      table.rows.push_back({std::string(ops->name), ops->describe(queue)});
+      ops->close(queue);
+    } catch (const Error& e) {
+      if (args.text("device") != "auto") throw;
+      table.rows.push_back({std::string(ops->name), text("cannot run: ", e.found)});
+    }
   }
   return table;
 }

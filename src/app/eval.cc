@@ -38,6 +38,7 @@ struct TaskResult {
   std::optional<DivergenceResult> divergence;
   int64_t documents = 0;
   double seconds = 0;
+  boost::json::object run_info;
 };
 
 std::filesystem::path data_file(const Args& args, std::string_view file) {
@@ -63,16 +64,18 @@ TaskResult run_wikitext(const Args& args) {
   set_limit_options(args, options);
   const ModelConfig config = config_of(options);
   const int64_t context = context_of(options, config);
-  const Tokenizer tokenizer = Tokenizer::load(options.folder);
+  const Tokenizer tokenizer = open_tokenizer(args, options.folder);
   std::vector<std::string> pages = read_wikitext_pages(data_file(args, kWikitextFile));
   if (const int64_t limit = args.integer("limit"); limit > 0)
     pages.resize(std::min(pages.size(), static_cast<size_t>(limit)));
   WikitextTask task = wikitext_task(
-      tokenizer, pages, {.prefix = prefix_token(tokenizer, config), .length_max = context});
+      tokenizer, pages, {.prefix = prefix_token(args, tokenizer, config), .length_max = context});
   EvalModels models = open_eval_models(args, options, config, context);
   const Scored scored = score(args, models, task.windows);
   add_scores(task, scored.nlls);
   const WikitextResult result = summarize(task.pages);
+  boost::json::object info;
+  add_run_info(info, models.model);
   return {.task = "wikitext",
           .version = 2,
           .shots = 0,
@@ -81,7 +84,8 @@ TaskResult run_wikitext(const Args& args) {
                       {"word_perplexity", result.word_perplexity, true}},
           .divergence = scored.divergence,
           .documents = std::ssize(pages),
-          .seconds = scored.seconds};
+          .seconds = scored.seconds,
+          .run_info = std::move(info)};
 }
 
 struct TaskRow {
@@ -126,11 +130,12 @@ void print_results(const Args& args, std::span<const TaskResult> results) {
       versions[result.task] = result.version;
       seconds[result.task] = result.seconds;
     }
-    return print_json(boost::json::object{{"results", std::move(tasks)},
-                                          {"versions", std::move(versions)},
-                                          {"seconds", std::move(seconds)},
-                                          {"model", args.text("MODEL")},
-                                          {"scheme", args.text("quantization")}});
+    boost::json::object object{{"results", std::move(tasks)},
+                               {"versions", std::move(versions)},
+                               {"seconds", std::move(seconds)}};
+    for (const boost::json::key_value_pair& member : results.front().run_info)
+      object[member.key()] = member.value();
+    return print_json(object);
   }
   print_text(lm_eval_table(results));
   for (const TaskResult& result : results) {
@@ -143,7 +148,8 @@ void print_results(const Args& args, std::span<const TaskResult> results) {
 }
 
 void run(const Args& args) {
-  if (!args.given("tasks")) throw Error("no tasks are given", "use --tasks wikitext");
+  if (split_list(args.text("tasks")).empty())
+    throw Error("no tasks are given", "use --tasks wikitext");
   std::vector<const TaskRow*> tasks;
   for (std::string_view name : split_list(args.text("tasks"))) tasks.push_back(&find_task(name));
   std::vector<TaskResult> results;

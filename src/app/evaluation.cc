@@ -32,7 +32,7 @@ EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelC
   return {std::move(model), std::move(base)};
 }
 
-int32_t prefix_token(const Tokenizer& tokenizer, const ModelConfig& config) {
+int32_t prefix_token(const Args& args, const Tokenizer& tokenizer, const ModelConfig& config) {
   if (tokenizer.bos_id()) return *tokenizer.bos_id();
   if (!config.bos_token_ids.empty()) return config.bos_token_ids.front();
   const std::optional<int32_t> eos = tokenizer.eos_id() || config.eos_token_ids.empty()
@@ -41,8 +41,8 @@ int32_t prefix_token(const Tokenizer& tokenizer, const ModelConfig& config) {
   if (!eos)
     throw Error("neither tokenizer_config.json nor config.json names a BOS or EOS token",
                 "add \"bos_token\" to tokenizer_config.json: every window starts with it");
-  note(text("notice: there is no BOS token; windows start with EOS, ",
-            quoted(tokenizer.token(*eos)), ", instead"));
+  notice(args, text("there is no BOS token; windows start with EOS, ",
+                    quoted(tokenizer.token(*eos)), ", instead"));
   return *eos;
 }
 

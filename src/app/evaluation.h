@@ -22,7 +22,7 @@ EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelC
                             int64_t length_max);
 
 // BOS, or EOS with a notice where there is none. Throws Error where there is neither.
-int32_t prefix_token(const Tokenizer& tokenizer, const ModelConfig& config);
+int32_t prefix_token(const Args& args, const Tokenizer& tokenizer, const ModelConfig& config);
 
 struct Scored {
   std::vector<float> nlls;

@@ -160,9 +160,13 @@ void print_version(bool json) {
   const std::string sets = instruction_sets(read_cpu_features());
   std::vector<std::pair<std::string, std::string>> devices;
   for (const Ops* ops : all_ops()) {
-    Queue* queue = ops->open(DeviceConfig{});
-    devices.emplace_back(ops->name, ops->describe(queue));
-    ops->close(queue);
+    try {
+      Queue* queue = ops->open(DeviceConfig{});
+      devices.emplace_back(ops->name, ops->describe(queue));
+      ops->close(queue);
+    } catch (const Error& e) {
+      devices.emplace_back(ops->name, text("cannot run: ", e.found));
+    }
   }
   if (json) {
     boost::json::object object{{"version", std::string(version())},

@@ -6,6 +6,7 @@
 #include "app/output.h"
 #include "app/version.h"
 #include "base/error.h"
+#include "base/thread_pool.h"
 #include "io/config.h"
 #include "model/architecture.h"
 
@@ -139,9 +140,22 @@ boost::json::object plan_json(const Model& model) {
           {"notices", std::move(notices)}};
 }
 
+void notice(const Args& args, const std::string& line) {
+  if (args.flag("strict")) throw Error(line, "leave out --strict to run all the same");
+  note(text("notice: ", line));
+}
+
+Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder) {
+  Tokenizer tokenizer = Tokenizer::load(folder);
+  for (const std::string& line : tokenizer.notes()) notice(args, line);
+  return tokenizer;
+}
+
 Model open_model(const Args& args, const ModelOptions& options) {
   Model model(options);
   note(plan_text(model));
+  if (options.strict && !model.plan().notices.empty())
+    throw Error(model.plan().notices.front(), "leave out --strict to run all the same");
   LoadReport report;
   {
     Progress progress(args, options.dummy ? "filling" : "loading", Progress::Unit::kBytes);
@@ -158,7 +172,7 @@ void add_run_info(boost::json::object& object, const Model& model) {
   object["dtype"] = options.dtype;
   object["kv_cache_dtype"] = options.kv_cache_dtype;
   object["device"] = model.device_description();
-  object["threads"] = options.threads;
+  object["threads"] = options.threads > 0 ? options.threads : usable_cores();
   object["version"] = std::string(version());
   object["commit"] = std::string(commit());
 }

@@ -6,6 +6,7 @@
 
 #include "app/command.h"
 #include "model/model.h"
+#include "text/tokenizer.h"
 
 namespace mantissa {
 
@@ -21,8 +22,14 @@ ModelConfig config_of(const ModelOptions& options);
 // Tokens of context that a run of these options has: --max-model-len, or what config.json says.
 int64_t context_of(const ModelOptions& options, const ModelConfig& config);
 
+// Loads the tokenizer and prints its notes. With --strict a note is an Error, here and below.
+Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder);
+
 // Plans, prints the plan, loads with a progress bar, prints the load report. All on standard error.
 Model open_model(const Args& args, const ModelOptions& options);
+
+// Something a user should know: a line, or an Error with --strict.
+void notice(const Args& args, const std::string& line);
 
 // The plan as text (several lines) and as JSON.
 std::string plan_text(const Model& model);

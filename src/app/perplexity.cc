@@ -56,8 +56,8 @@ void run(const Args& args) {
     throw Error("there is no text to score", "give --file FILE, for example wiki.test.raw");
   const ModelConfig config = config_of(options);
   const int64_t ctx = ctx_of(args, options, config);
-  const Tokenizer tokenizer = Tokenizer::load(options.folder);
-  const int32_t bos = prefix_token(tokenizer, config);
+  const Tokenizer tokenizer = open_tokenizer(args, options.folder);
+  const int32_t bos = prefix_token(args, tokenizer, config);
   const std::vector<int32_t> tokens =
       tokenizer.encode(read_file(args.text("file"), kFileBytesMax), false);
   if (tokens.empty()) throw Error(text(args.text("file"), " has no text"), "give another --file");

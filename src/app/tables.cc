@@ -1,5 +1,6 @@
 // `mantissa schemes` and `mantissa kernels`: the tables that everything else reads.
 #include <boost/json.hpp>
+#include <charconv>
 #include <memory>
 
 #include "app/command.h"
@@ -15,12 +16,20 @@ namespace {
 // Bits per weight of a layer of this size, so that scales count as they do in practice.
 constexpr int64_t kRows = 4096, kCols = 4096;
 
+// A number where the whole cell is one.
+boost::json::value cell_json(const std::string& cell) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), number);
+  if (error == std::errc{} && end == cell.data() + cell.size()) return number;
+  return boost::json::value(cell);
+}
+
 void print_rows(const Args& args, const Table& table) {
   if (!args.flag("json")) return print_text(markdown(table));
   boost::json::array rows;
   for (const std::vector<std::string>& row : table.rows) {
     boost::json::object object;
-    for (size_t c = 0; c < row.size(); ++c) object[table.header[c]] = row[c];
+    for (size_t c = 0; c < row.size(); ++c) object[table.header[c]] = cell_json(row[c]);
     rows.push_back(std::move(object));
   }
   print_json(rows);

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "app/command.h"
+#include "app/load.h"
 #include "app/output.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -63,8 +64,7 @@ void print_pieces(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
 }
 
 void run(const Args& args) {
-  const Tokenizer tokenizer = Tokenizer::load(args.text("MODEL"));
-  for (const std::string& line : tokenizer.notes()) note(text("notice: ", line));
+  const Tokenizer tokenizer = open_tokenizer(args, args.text("MODEL"));
   if (args.flag("decode")) return decode_ids(args, tokenizer);
   const std::vector<int32_t> ids =
       tokenizer.encode(input_of(args), !args.flag("no-special-tokens"));

@@ -128,6 +128,7 @@ constexpr Refusal kRefusals[] = {
     {"perplexity MODEL --file TEXT --attention-backend x", "--attention-backend x", "auto"},
     {"perplexity MODEL --file TEXT --kv-cache-dtype x", "x", "fix:"},
     {"perplexity MODEL --file TEXT --max-num-seqs 0", "--max-num-seqs is \"0\"", "1 to 65536"},
+    {"eval MODEL --tasks ,", "no task", "wikitext"},
     {"eval MODEL", "no tasks", "--tasks wikitext"},
     {"eval MODEL --tasks gsm8k", "no task \"gsm8k\"", "wikitext"},
     {"eval MODEL --tasks wikitext --num-fewshot 5", "--num-fewshot 5", "leave out"},
@@ -230,7 +231,8 @@ TEST(Json, SchemesSayWhichRunHere) {
     const json::Value row = document.root()[i];
     if (row.at("name").as_string() != "ptpc_fp8") continue;
     found = true;
-    EXPECT_TRUE(row.at("on_cpu").as_string().starts_with("runs")) << row.to_json();
+    EXPECT_TRUE(row.at("on_cpu").as_string().starts_with("linear_")) << row.to_json();
+    EXPECT_NEAR(row.at("bits_per_weight").as_number(), 8, 0.1);
     EXPECT_NE(row.at("aliases").as_string().find("float8_rowwise"), std::string_view::npos);
   }
   EXPECT_TRUE(found);
