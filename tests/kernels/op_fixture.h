@@ -135,8 +135,8 @@ struct Codes {
     return out;
   }
   bool operator==(const Codes& other) const {
-    return codes == other.codes && global == other.global && zeros == other.zeros &&
-           std::memcmp(scales.data(), other.scales.data(), scales.size() * sizeof(float)) == 0;
+    return codes == other.codes && scales == other.scales && zeros == other.zeros &&
+           global == other.global;
   }
 
   Spec spec;
