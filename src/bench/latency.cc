@@ -159,23 +159,31 @@ MeanStd mean_std(const std::vector<double>& values) {
   return {mean, values.size() > 1 ? std::sqrt(squares / (count - 1)) : 0};
 }
 
+namespace {
+
+// tokens over the seconds of one phase, of each iteration.
+std::vector<double> rates(int64_t tokens, const std::vector<LatencyIteration>& iterations,
+                          double LatencyIteration::*seconds) {
+  std::vector<double> out;
+  out.reserve(iterations.size());
+  for (const LatencyIteration& iteration : iterations)
+    out.push_back(static_cast<double>(tokens) / iteration.*seconds);
+  return out;
+}
+
+}  // namespace
+
 std::vector<double> prefill_rates(const LatencyOptions& options,
                                   const std::vector<LatencyIteration>& iterations) {
-  const double tokens = static_cast<double>(options.batch_size * options.input_len);
-  std::vector<double> out;
-  for (const LatencyIteration& iteration : iterations)
-    out.push_back(tokens / iteration.prefill_seconds);
-  return out;
+  return rates(options.batch_size * options.input_len, iterations,
+               &LatencyIteration::prefill_seconds);
 }
 
 std::vector<double> decode_rates(const LatencyOptions& options,
                                  const std::vector<LatencyIteration>& iterations) {
-  const double tokens = static_cast<double>(options.batch_size * (options.output_len - 1));
-  std::vector<double> out;
-  if (options.output_len < 2) return out;
-  for (const LatencyIteration& iteration : iterations)
-    out.push_back(tokens / iteration.decode_seconds);
-  return out;
+  if (options.output_len < 2) return {};
+  return rates(options.batch_size * (options.output_len - 1), iterations,
+               &LatencyIteration::decode_seconds);
 }
 
 }  // namespace mantissa
