@@ -8,6 +8,7 @@ Run: tools/scheme_table.py BINARY MODEL TEXT --ctx N [--schemes a,b,c]
 """
 import argparse
 import json
+import re
 import subprocess
 
 
@@ -30,7 +31,9 @@ def main():
     print("| scheme | weight | activation | size | perplexity | KLD mean | KLD 99.9 % | same top |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for name in names:
-        row = rows[name.split(":")[0]]
+        row = dict(rows[name.split(":")[0]])
+        if group := re.search(r":g(\d+)", name):
+            row["weight"] = re.sub(r"per-group \d+", f"per-group {group[1]}", row["weight"])
         result = run(args.binary, "perplexity", args.model, "--file", args.text, "--ctx", args.ctx,
                      "-q", name, "--kld-against", "bf16", "--json")
         print(f"| `{name}` | {row['weight']} | {row['activation']} | "
