@@ -185,7 +185,8 @@ __global__ void gate_kernel(const T* x, int64_t x_stride, T* out, int64_t out_st
 
 __device__ float weight_value(const DeviceWeight& w, int64_t n, int k) {
   const unsigned char* row = w.codes + n * w.row_bytes;
-  const int code = w.code_bits == 4 ? row[k / 2] >> (k % 2 * 4) & 15 : row[k];
+  const Nibble at = nibble_of(k);
+  const int code = w.code_bits == 4 ? row[at.byte] >> at.shift & 15 : row[k];
   const int64_t g = n * w.groups + k / w.group_cols;
   const float value = w.codebooks != nullptr
                           ? __bfloat162float(w.codebooks[g * w.codebook_len + code])

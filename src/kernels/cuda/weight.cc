@@ -16,55 +16,6 @@ int64_t padded(int64_t bytes, int64_t to) {
   return (bytes + to - 1) / to * to;
 }
 
-// Spec predicates, so that kernels' rows are about formats and not about scheme names.
-bool is_e4m3(const Spec& s) {
-  return s.quantized() && *s.elem == kE4M3 && s.block.cols == kAll && *s.scale == kF32;
-}
-bool is_int8(const Spec& s) {
-  return s.quantized() && *s.elem == int_elem(8) && s.block.cols == kAll && *s.scale == kF32 &&
-         !s.asymmetric && !s.codebook;
-}
-bool runs_bf16(const WeightRequest& r) {
-  return *r.run_dtype == kBF16;
-}
-
-// Activation formats that rows.cu makes.
-bool activation_is_made(const Spec& s) {
-  if (!s.quantized()) return true;
-  if (s.when != When::kPerCall || s.recipe != Recipe::kVllm || s.global_scale || *s.scale != kF32)
-    return false;
-  if (*s.elem == kE4M3) return !s.asymmetric;
-  return s.quantized() && *s.elem == int_elem(8) && s.block == per_row();
-}
-
-struct CudaLinearKernel {
-  LinearKernel base;  // first: Weight::kernel points here
-  std::string_view needs;
-  int capability;
-  bool (*takes)(const WeightRequest&);
-};
-// Best first. Each of the tensor-core rows is used for more tokens than the small-batch kernel
-// takes.
-constexpr CudaLinearKernel kKernels[] = {
-    {{"gemm_e4m3_e4m3_row_bf16__sm90"},
-     "sm_90a, bf16, e4m3 weights and activations with scales per tensor, channel or token",
-     90,
-     [](const WeightRequest& r) {
-       return runs_bf16(r) && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
-     }},
-    {{"gemm_s8_s8_row_bf16__sm90"},
-     "sm_90a, bf16, symmetric int8 weights per channel and activations per token",
-     90,
-     [](const WeightRequest& r) {
-       return runs_bf16(r) && is_int8(r.scheme.weight) && is_int8(r.scheme.activation);
-     }},
-    {{"gemm_bf16_bf16_bf16__sm90"},
-     "sm_90a, bf16 weights and activations",
-     90,
-     [](const WeightRequest& r) { return runs_bf16(r) && !r.scheme.weight.quantized(); }},
-    {{"linear_any_any_any__sm80"}, "sm_80", 80, [](const WeightRequest&) { return true; }},
-};
-
 void copy(void* to, const void* from, size_t bytes, Queue* queue) {
   cuda_check(
       cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda_queue(queue).stream.get()),
@@ -87,8 +38,9 @@ std::vector<unsigned char> store_codes(const WeightLayout& l, const QuantRows& q
       std::memcpy(to, from, static_cast<size_t>(l.cols * code_bytes));
       continue;
     }
-    for (int64_t k = 0; k < l.cols; ++k) {
-      to[k / 2] = static_cast<unsigned char>(to[k / 2] | (from[k] & 15) << (k % 2 * 4));
+    for (int k = 0; k < l.cols; ++k) {
+      const Nibble at = nibble_of(k);
+      to[at.byte] = static_cast<unsigned char>(to[at.byte] | (from[k] & 15) << at.shift);
     }
   }
   return out;
@@ -114,7 +66,7 @@ WeightLayout::WeightLayout(const WeightRequest& request) : rows(request.rows), c
   const Spec& spec = request.scheme.weight;
   const int bits = spec.quantized() ? spec.elem->bits() : request.run_dtype->bits();
   code_bits = bits <= 4 ? 4 : bits <= 8 ? 8 : bits;
-  row_bytes = padded((cols * code_bits + 7) / 8, 16);
+  row_bytes = padded((cols * code_bits + 7) / 8, code_bits == 4 ? 64 : 16);
   const auto section = [this](int64_t size) {
     const int64_t offset = bytes;
     bytes += padded(size, 64);
@@ -154,38 +106,6 @@ DeviceWeight device_weight(const Weight& w) {
           .codebook_len = static_cast<int>(l.codebook_len),
           .code_bits = l.code_bits,
           .wide_scales = l.wide_scales};
-}
-
-Weight plan_weight(const WeightRequest& request, Queue* queue) {
-  const CudaQueue& q = cuda_queue(queue);
-  if (!activation_is_made(request.scheme.activation)) {
-    throw Error(text(request.name, ": scheme ", request.scheme.name, ": no CUDA kernel makes ",
-                     describe(request.scheme.activation, *request.run_dtype), " activations"),
-                "choose a scheme with float8 or int8 activations per token, or a weight-only one; "
-                "--device cpu and ref run others");
-  }
-  for (const CudaLinearKernel& kernel : kKernels) {
-    if (kernel.capability > (q.portable_only ? 80 : q.capability) || !kernel.takes(request))
-      continue;
-    return {.request = request,
-            .kernel = &kernel.base,
-            .bytes = WeightLayout(request).bytes,
-            .data = nullptr};
-  }
-  check(false, "the last kernel takes everything");
-  return {};
-}
-
-std::vector<KernelInfo> linear_kernels(const CudaQueue& queue) {
-  std::vector<KernelInfo> rows;
-  for (const CudaLinearKernel& kernel : kKernels) {
-    const bool here = kernel.capability <= (queue.portable_only ? 80 : queue.capability);
-    rows.push_back({std::string(kernel.base.name), "linear", std::string(kernel.needs),
-                    here                  ? "runs"
-                    : queue.portable_only ? "not asked for (--isa portable)"
-                                          : "needs a Hopper GPU"});
-  }
-  return rows;
 }
 
 void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue) {
@@ -248,7 +168,7 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
       std::memcpy(to, from, static_cast<size_t>(l.cols * code_bytes));
       continue;
     }
-    for (int64_t k = 0; k < l.cols; ++k) to[k] = from[k / 2] >> (k % 2 * 4) & 15;
+    for (int k = 0; k < l.cols; ++k) to[k] = from[nibble_of(k).byte] >> nibble_of(k).shift & 15;
   }
   if (l.groups == 0) return;
   const auto count = static_cast<size_t>(rows * l.groups);

@@ -1,7 +1,7 @@
 // Where the parts of a resident weight lie on the device. Codes stay plain [N, K], K-major: one
-// byte (two codes of up to 4 bits: even element in the low nibble), or the run dtype; the copy
-// engine reads them as they are. Scales, zero points and codebooks stand beside them, one row per
-// output.
+// byte, or the run dtype; the copy engine reads them as they are. Codes of up to 4 bits are two a
+// byte in blocks of 128 (nibble_of). Scales, zero points and codebooks stand beside them, one row
+// per output.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,10 +12,21 @@
 
 namespace mantissa::cuda {
 
+// Where element k of a row of 4-bit codes lies. A block of 128 elements is 64 bytes, as 4 x 4 words
+// of eight elements; the words are stored transposed, so that the 16 bytes of one lane hold a word
+// of each 32 elements, and four lanes together never mix groups of 32.
+struct Nibble {
+  int byte, shift;
+};
+__host__ __device__ inline Nibble nibble_of(int k) {
+  const int word = k / 8 % 16;
+  return {k / 128 * 64 + (word % 4 * 4 + word / 4) * 4 + k % 8 / 2, k % 2 * 4};
+}
+
 struct WeightLayout {
   int64_t rows = 0, cols = 0;  // N, K
   int code_bits = 0;           // stored: 4, 8, 16 or 32
-  int64_t row_bytes = 0;       // of codes, a multiple of 16
+  int64_t row_bytes = 0;       // of codes, a multiple of 16 (4-bit codes: of 64)
   int64_t groups = 0;          // scales in a row; 0: not quantized
   int group_cols = 0;          // K of one group
   bool wide_scales = true;     // float32, else bf16 (scales in bf16, e8m0 or e4m3 are exact there)

@@ -1,0 +1,55 @@
+// Linear for up to 8 rows of activations at the speed of memory: out [M, N] = x w^T * scales + bias
+// + residual, weights streamed once. Any GPU from sm_80 on. What it asks of shapes stands at
+// gemv_sm80_why_not().
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <string>
+
+namespace mantissa::cuda {
+
+enum class GemvWeight : uint8_t {
+  kRun,   // the run dtype (bf16 or f16)
+  kE4M3,  // scale per row
+  kS8,    // scale per row
+  kS4,    // scales (and zero points) per group of K, bf16
+};
+// What x holds: the run dtype, or codes. int8 weights meet int8 codes in exact int32 arithmetic;
+// e4m3 weights meet e4m3 codes, and 4-bit weights either code, as f16, which holds them exactly.
+enum class GemvInput : uint8_t { kRun, kE4M3, kS8 };
+
+struct GemvArgs {
+  GemvWeight weight = GemvWeight::kRun;
+  GemvInput input = GemvInput::kRun;
+  bool run_is_f16 = false;  // the run dtype: f16, else bf16
+  bool out_f32 = false;
+
+  const unsigned char* w = nullptr;  // [N, row_bytes], 16-byte aligned
+  int64_t row_bytes = 0;             // multiple of 16; of 64 for kS4 (order: weight.h, nibble_of)
+  const void* w_scale = nullptr;     // [N] float32; kS4: [N, groups] bf16
+  const int8_t* w_zero = nullptr;    // kS4: [N, groups]; nullptr: none
+  int group_cols = 0;                // kS4
+
+  const void* x = nullptr;          // [M, x_stride]
+  int64_t x_stride = 0;             // elements
+  const float* x_scale = nullptr;   // [M], x_scale_stride apart (0: one for all); nullptr: 1
+  const int32_t* x_zero = nullptr;  // like x_scale; nullptr: 0
+  int x_scale_stride = 0;
+
+  const float* bias = nullptr;     // [N]
+  const void* residual = nullptr;  // [M, N] run dtype, may be out
+  int64_t residual_stride = 0;
+  void* out = nullptr;  // [M, N] run dtype or float32
+  int64_t out_stride = 0;
+  int m = 0, n = 0, k = 0;
+  int warps = 0;  // per block; 0: picked by shape
+};
+constexpr int kGemvRowsMax = 8;
+
+// Empty when gemv__sm80 can run these, else the reason.
+std::string gemv_sm80_why_not(const GemvArgs& args);
+void gemv__sm80(const GemvArgs& args, cudaStream_t stream);
+
+}  // namespace mantissa::cuda

@@ -1,0 +1,406 @@
+// Small-batch linear on mma.sync: a warp multiplies 16 rows of weights, as they stream by, with up
+// to 8 rows of activations held in shared memory. Weights go from memory to registers to the tensor
+// core; the order of K within a block of 64 bytes is whatever makes a lane's 16 bytes one load.
+// docs/kernels/cuda-gemv.md.
+#include <algorithm>
+
+#include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/device_types.cuh"
+#include "kernels/cuda/gemv.h"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/weight_decode.cuh"
+
+namespace mantissa::cuda {
+namespace {
+
+constexpr int kRows = 16;   // of weights, a warp's tile: mma's M
+constexpr int kLine = 128;  // bytes of a weight row that a warp reads at once: two blocks
+constexpr int kWarpsMax = 12;
+
+// kSubs: groups of K in a block of 128 int4 codes; 0: one scale a row, applied at the end.
+template <GemvWeight kW, class T, int kSubsOf = 0>
+struct Format {
+  static constexpr GemvWeight kWeight = kW;
+  using Value = T;  // mma operands; int8_t: both sides stay codes
+  static constexpr bool kIntegers = sizeof(T) == 1;
+  using Sum = std::conditional_t<kIntegers, int32_t, float>;
+  static constexpr int kSubs = kSubsOf;
+  static constexpr int kBlockValues = kW == GemvWeight::kRun  ? 32
+                                      : kW == GemvWeight::kS4 ? 128
+                                                              : 64;
+  // mma that a block of 64 bytes feeds; each takes 32 bytes of operands of a token.
+  static constexpr int kSteps = kBlockValues * static_cast<int>(sizeof(T)) / 32;
+  static constexpr int kXBlock = kSteps * 32;  // bytes of x that a block meets
+  // A lane's values of a block: 32 bytes in a row (8-bit codes as 16-bit values), else 16 here and
+  // there; tokens are padded so that two of them never meet in a bank.
+  static constexpr bool kWide = kSteps == 4;
+  static constexpr int kXPad = kWide ? 16 : 64;
+};
+
+template <class F>
+__device__ void decode(const uint4& w, int step, uint32_t offset, uint32_t& a, uint32_t& b) {
+  using T = typename F::Value;
+  if constexpr (F::kWeight == GemvWeight::kRun || F::kIntegers) {
+    a = word_of(w, 2 * step);
+    b = word_of(w, 2 * step + 1);
+  } else if constexpr (F::kWeight == GemvWeight::kE4M3) {
+    const uint32_t word = word_of(w, step);
+    a = decode_e4m3<T>(word & 0xffffu);
+    b = decode_e4m3<T>(word >> 16);
+  } else if constexpr (F::kWeight == GemvWeight::kS8) {
+    a = decode_s8<T>(word_of(w, step), 0);
+    b = decode_s8<T>(word_of(w, step), 2);
+  } else {
+    const uint32_t word = word_of(w, step / 2);
+    a = decode_s4<T>(word, step % 2 * 2, offset);
+    b = decode_s4<T>(word, step % 2 * 2 + 1, offset);
+  }
+}
+
+// ---- activations into shared memory
+
+// Elements [k, k + 16 / sizeof(T)) of token m as operands, zeros beyond K.
+template <class T>
+__device__ uint4 input_unit(const GemvArgs& a, int m, int k, bool aligned) {
+  constexpr int kUnit = 16 / sizeof(T);
+  const int code_bytes =
+      a.input == GemvInput::kRun || sizeof(T) == 1 ? static_cast<int>(sizeof(T)) : 1;
+  const auto* from = static_cast<const unsigned char*>(a.x) + (m * a.x_stride + k) * code_bytes;
+  alignas(16) T unit[kUnit];
+  if (aligned && k + kUnit <= a.k && code_bytes == static_cast<int>(sizeof(T))) {
+    return *reinterpret_cast<const uint4*>(from);
+  }
+  if constexpr (sizeof(T) == 2) {
+    if (a.input == GemvInput::kE4M3 && aligned && k + kUnit <= a.k) {
+      const uint2 codes = *reinterpret_cast<const uint2*>(from);
+      return {decode_e4m3<T>(codes.x & 0xffffu), decode_e4m3<T>(codes.x >> 16),
+              decode_e4m3<T>(codes.y & 0xffffu), decode_e4m3<T>(codes.y >> 16)};
+    }
+  }
+  const int zero = a.x_zero != nullptr ? a.x_zero[m * a.x_scale_stride] : 0;
+#pragma unroll
+  for (int i = 0; i < kUnit; ++i) {
+    const bool in = k + i < a.k;
+    if constexpr (sizeof(T) == 1) {
+      unit[i] = in ? static_cast<int8_t>(from[i]) : int8_t{0};
+    } else if (a.input == GemvInput::kRun) {
+      unit[i] = in ? reinterpret_cast<const T*>(from)[i] : from_f32<T>(0);
+    } else if (a.input == GemvInput::kE4M3) {
+      unit[i] = from_f32<T>(in ? __half2float(__half(__nv_cvt_fp8_to_halfraw(from[i], __NV_E4M3)))
+                               : 0.0f);
+    } else {
+      unit[i] = from_f32<T>(in ? static_cast<float>(static_cast<int8_t>(from[i]) - zero) : 0.0f);
+    }
+  }
+  return *reinterpret_cast<const uint4*>(unit);
+}
+
+template <class F>
+__device__ void stage_input(const GemvArgs& a, unsigned char* shared, int token_bytes,
+                            bool aligned) {
+  using T = typename F::Value;
+  const int units = (token_bytes - F::kXPad) / 16;
+  for (int i = threadIdx.x; i < units * a.m; i += blockDim.x) {
+    const int m = i / units, u = i % units;
+    uint4 v = input_unit<T>(a, m, u * static_cast<int>(16 / sizeof(T)), aligned);
+    if constexpr (F::kWeight == GemvWeight::kS4) {  // (0, 4), (1, 5), ...: as nibbles are decoded
+      v = {__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
+           __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632)};
+    }
+    *reinterpret_cast<uint4*>(shared + m * token_bytes + u * 16) = v;
+  }
+}
+
+// ---- weights into registers
+
+// Scales and zero points of one row's block of 128 codes, kSubs of each.
+struct Groups {
+  uint2 scales;
+  uint32_t zeros;
+};
+// What a lane holds of a line: rows l / 4 (0) and l / 4 + 8 (1), blocks 0 and 1.
+template <class F>
+struct Line {
+  uint4 codes[2][2];
+  Groups groups[F::kSubs > 0 ? 2 : 1][2];
+};
+
+template <class F>
+__device__ Groups load_groups(const GemvArgs& a, int64_t row, int block) {
+  Groups g{};
+  const int64_t groups = a.k / a.group_cols;
+  const int64_t at = row * groups + int64_t{block} * 128 / a.group_cols;
+  const auto* scales = static_cast<const uint16_t*>(a.w_scale) + at;
+  if constexpr (F::kSubs == 4) g.scales = __ldg(reinterpret_cast<const uint2*>(scales));
+  if constexpr (F::kSubs == 2) g.scales.x = __ldg(reinterpret_cast<const uint32_t*>(scales));
+  if constexpr (F::kSubs == 1) g.scales.x = __ldg(scales);
+  if (a.w_zero != nullptr) {
+    const int8_t* zeros = a.w_zero + at;
+    if constexpr (F::kSubs == 4) g.zeros = __ldg(reinterpret_cast<const uint32_t*>(zeros));
+    if constexpr (F::kSubs == 2) g.zeros = __ldg(reinterpret_cast<const uint16_t*>(zeros));
+    if constexpr (F::kSubs == 1) g.zeros = static_cast<uint8_t>(__ldg(zeros));
+  }
+  return g;
+}
+
+template <class F>
+__device__ void load_line(Line<F>& to, const GemvArgs& a, int tile, int line, int lane) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int64_t row = min(tile * kRows + lane / 4 + r * 8, a.n - 1);
+    const unsigned char* from = a.w + row * a.row_bytes;
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+      const int64_t at = int64_t{line} * kLine + b * 64 + lane % 4 * 16;
+      const bool in = at < a.row_bytes;
+      to.codes[b][r] = in ? ptx::load_streamed(from + at) : uint4{0, 0, 0, 0};
+      if constexpr (F::kSubs > 0) {
+        to.groups[b][r] = in ? load_groups<F>(a, row, line * 2 + b) : Groups{};
+      }
+    }
+  }
+}
+
+// ---- the product of a line
+
+template <class F>
+struct Sums {
+  typename F::Sum d[4] = {};  // mma's: (row, token), (row, token + 1), (row + 8, ...)
+  int32_t row_codes[2] = {};  // sum of a row's int8 codes over this lane's K
+};
+
+template <class F>
+__device__ void multiply(Sums<F>& sums, const Line<F>& line, const unsigned char* x, bool has_token,
+                         bool wants_row_codes) {
+  using T = typename F::Value;
+#pragma unroll
+  for (int b = 0; b < 2; ++b) {
+    float group[4] = {};
+    uint32_t offset[2] = {};
+#pragma unroll
+    for (int q = 0; q < F::kSteps / 2; ++q) {
+      constexpr int kPerSub = F::kSubs > 0 ? F::kSteps / 2 / F::kSubs : F::kSteps;
+      uint4 operand{0, 0, 0, 0};
+      if (has_token) {
+        operand = *reinterpret_cast<const uint4*>(x + b * F::kXBlock + q * (F::kWide ? 16 : 64));
+      }
+      if constexpr (F::kSubs > 0) {
+        if (q % kPerSub == 0) {
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            const auto zero = static_cast<int8_t>(line.groups[b][r].zeros >> (q / kPerSub * 8));
+            offset[r] = offset_s4<T>(zero);
+          }
+        }
+      }
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        uint32_t w[4];
+        decode<F>(line.codes[b][0], 2 * q + h, offset[0], w[0], w[2]);
+        decode<F>(line.codes[b][1], 2 * q + h, offset[1], w[1], w[3]);
+        const uint32_t x0 = word_of(operand, 2 * h), x1 = word_of(operand, 2 * h + 1);
+        if constexpr (F::kIntegers) {
+          ptx::mma_s8(sums.d, w, x0, x1);
+          if (wants_row_codes) {
+            for (int i = 0; i < 4; ++i) {
+              sums.row_codes[i % 2] =
+                  __dp4a(static_cast<int>(w[i]), 0x01010101, sums.row_codes[i % 2]);
+            }
+          }
+        } else if constexpr (F::kSubs > 0) {
+          ptx::mma_16(group, w, x0, x1, T{});
+        } else {
+          ptx::mma_16(sums.d, w, x0, x1, T{});
+        }
+      }
+      if constexpr (F::kSubs > 0) {
+        if (q % kPerSub == kPerSub - 1) {
+          const int sub = q / kPerSub;
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const uint2 s = line.groups[b][i / 2].scales;
+            const uint32_t pair = sub < 2 ? s.x : s.y;
+            const float scale = __uint_as_float(sub % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+            sums.d[i] = fmaf(group[i], scale, sums.d[i]);
+            group[i] = 0;
+          }
+        }
+      }
+    }
+  }
+}
+
+// ---- results
+
+__device__ float run_value(const GemvArgs& a, const void* p, int64_t i) {
+  return a.run_is_f16 ? to_f32(static_cast<const __half*>(p)[i])
+                      : to_f32(static_cast<const __nv_bfloat16*>(p)[i]);
+}
+template <class F>
+__device__ void store(const GemvArgs& a, int m, int row, typename F::Sum sum) {
+  float value = static_cast<float>(sum);
+  if (F::kSubs == 0 && a.w_scale != nullptr) value *= static_cast<const float*>(a.w_scale)[row];
+  if (a.x_scale != nullptr) value *= a.x_scale[m * a.x_scale_stride];
+  if (a.bias != nullptr) value += a.bias[row];
+  if (a.residual != nullptr) value += run_value(a, a.residual, m * a.residual_stride + row);
+  const int64_t at = m * a.out_stride + row;
+  if (a.out_f32) {
+    static_cast<float*>(a.out)[at] = value;
+  } else if (a.run_is_f16) {
+    static_cast<__half*>(a.out)[at] = from_f32<__half>(value);
+  } else {
+    static_cast<__nv_bfloat16*>(a.out)[at] = from_f32<__nv_bfloat16>(value);
+  }
+}
+
+// A warp's sums of a tile -> part [kTokens][kRows].
+template <class F>
+__device__ void put_part(const GemvArgs& a, Sums<F>& sums, typename F::Sum* part, int lane) {
+  if (F::kIntegers && a.x_zero != nullptr) {  // sum w (x - zero) = sum w x - zero * sum w
+    for (int r = 0; r < 2; ++r) {
+      int all = sums.row_codes[r];
+      all += __shfl_xor_sync(0xffffffffu, all, 1);
+      all += __shfl_xor_sync(0xffffffffu, all, 2);
+      for (int c = 0; c < 2; ++c) {
+        const int m = lane % 4 * 2 + c;
+        if (m < a.m) sums.d[2 * r + c] -= a.x_zero[m * a.x_scale_stride] * all;
+      }
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int m = lane % 4 * 2 + i % 2;
+    if (m < a.m) part[m * kRows + lane / 4 + i / 2 * 8] = sums.d[i];
+  }
+}
+
+// Warps of a block share out the lines of 16 rows, line by line; blocks take every gridDim-th tile.
+// The next line is on its way while one is multiplied, also across tiles.
+template <class F>
+__global__ void __launch_bounds__(kWarpsMax * 32, 2)
+    gemv_kernel__sm80(GemvArgs a, int lines, int token_bytes, bool aligned) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  auto* parts = reinterpret_cast<typename F::Sum*>(shared + a.m * token_bytes);
+  const int part_size = a.m * kRows;
+  const int tiles = (a.n + kRows - 1) / kRows;
+  const bool has_token = lane / 4 < a.m, wants_row_codes = F::kIntegers && a.x_zero != nullptr;
+  const unsigned char* x = shared + lane / 4 * token_bytes + lane % 4 * (F::kWide ? 32 : 16);
+
+  Line<F> next;
+  if (warp < lines) load_line(next, a, blockIdx.x, warp, lane);
+  stage_input<F>(a, shared, token_bytes, aligned);
+  __syncthreads();  // x is there
+  int turn = 0;
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x, turn ^= 1) {
+    Sums<F> sums;
+    for (int line = warp; line < lines; line += warps) {
+      const Line<F> now = next;
+      const bool ends = line + warps >= lines;
+      const int next_tile = ends ? tile + gridDim.x : tile;
+      if (next_tile < tiles) load_line(next, a, next_tile, ends ? warp : line + warps, lane);
+      multiply(sums, now, x + line * 2 * F::kXBlock, has_token, wants_row_codes);
+    }
+    auto* mine = parts + turn * warps * part_size;  // two in turn: one barrier a tile
+    put_part(a, sums, mine + warp * part_size, lane);
+    __syncthreads();  // every warp's part is there
+    for (int i = threadIdx.x; i < part_size; i += blockDim.x) {
+      typename F::Sum sum = 0;
+      for (int w = 0; w < warps; ++w) sum += mine[w * part_size + i];
+      const int row = tile * kRows + i % kRows;
+      if (row < a.n) store<F>(a, i / kRows, row, sum);
+    }
+  }
+}
+
+// ---- launch
+
+// Of the current device, for one block.
+int shared_max() {
+  int device = 0, bytes = 0;
+  cuda_check(cudaGetDevice(&device), "asking for the device");
+  cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "asking for the shared memory of a block");
+  return bytes;
+}
+
+template <class F>
+void launch(const GemvArgs& a, cudaStream_t stream) {
+  void (*const kernel)(GemvArgs, int, int, bool) = gemv_kernel__sm80<F>;
+  static const bool configured = [&] {
+    cuda_check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_max()),
+        "giving the small-batch linear its shared memory");
+    return true;
+  }();
+  (void)configured;
+  const int lines = static_cast<int>((a.row_bytes + kLine - 1) / kLine);
+  const int token_bytes = lines * 2 * F::kXBlock + F::kXPad;
+  const int tiles = (a.n + kRows - 1) / kRows;
+  // Few tiles: more warps on each, so that every multiprocessor has enough loads in flight.
+  const int warps = a.warps > 0 ? a.warps : tiles <= 2 * multiprocessors() ? kWarpsMax : 8;
+  const int shared = a.m * token_bytes + 2 * warps * a.m * kRows * 4;
+  int per_sm = 0;
+  cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, kernel, warps * 32,
+                                                           static_cast<size_t>(shared)),
+             "asking how many blocks fit");
+  const int grid = std::min(tiles, std::max(per_sm, 1) * multiprocessors());
+  const int unit = a.input == GemvInput::kRun || F::kIntegers ? 16 : 8;
+  const bool aligned = reinterpret_cast<uintptr_t>(a.x) % unit == 0 &&
+                       a.x_stride * (a.input == GemvInput::kRun ? 2 : 1) % unit == 0;
+  kernel<<<static_cast<unsigned>(grid), static_cast<unsigned>(warps) * 32,
+           static_cast<size_t>(shared), stream>>>(a, lines, token_bytes, aligned);
+  cuda_check(cudaGetLastError(), "launching gemv_kernel__sm80");
+}
+
+template <class T>
+void launch_groups(const GemvArgs& a, cudaStream_t stream) {
+  if (a.group_cols == 32) return launch<Format<GemvWeight::kS4, T, 4>>(a, stream);
+  if (a.group_cols == 64) return launch<Format<GemvWeight::kS4, T, 2>>(a, stream);
+  launch<Format<GemvWeight::kS4, T, 1>>(a, stream);
+}
+// Codes against codes are multiplied as f16.
+template <class T>
+void launch_values(const GemvArgs& a, cudaStream_t stream) {
+  if (a.weight == GemvWeight::kRun) launch<Format<GemvWeight::kRun, T>>(a, stream);
+  if (a.weight == GemvWeight::kE4M3) launch<Format<GemvWeight::kE4M3, T>>(a, stream);
+  if (a.weight == GemvWeight::kS8) launch<Format<GemvWeight::kS8, T>>(a, stream);
+  if (a.weight == GemvWeight::kS4) launch_groups<T>(a, stream);
+}
+
+// Bytes of a token of x in shared memory, at most.
+int64_t token_bytes_of(const GemvArgs& a) {
+  const int64_t lines = (a.row_bytes + kLine - 1) / kLine;
+  const bool integers = a.weight == GemvWeight::kS8 && a.input == GemvInput::kS8;
+  const int64_t line_bytes = a.weight == GemvWeight::kS4                ? 512
+                             : a.weight == GemvWeight::kRun || integers ? 128
+                                                                        : 256;
+  return lines * line_bytes + 64 + 2 * kWarpsMax * kRows * 4;
+}
+
+}  // namespace
+
+std::string gemv_sm80_why_not(const GemvArgs& a) {
+  if (a.m > kGemvRowsMax) return "more than 8 rows";
+  if (a.m * token_bytes_of(a) > shared_max()) return "the activations do not fit in shared memory";
+  if (a.row_bytes % 16 != 0) return "rows of weights are no multiple of 16 bytes";
+  if (a.weight == GemvWeight::kS4 && (a.k % 128 != 0 || a.k % a.group_cols != 0))
+    return "K is no multiple of 128 and of the group";
+  if (a.weight == GemvWeight::kS4 && a.group_cols % 128 != 0 && a.group_cols != 32 &&
+      a.group_cols != 64)
+    return "groups of other than 32, 64 or multiples of 128";
+  return "";
+}
+
+void gemv__sm80(const GemvArgs& a, cudaStream_t stream) {
+  if (a.m == 0 || a.n == 0) return;
+  if (a.weight == GemvWeight::kS8 && a.input == GemvInput::kS8) {
+    launch<Format<GemvWeight::kS8, int8_t>>(a, stream);
+  } else if (a.input != GemvInput::kRun || a.run_is_f16) {
+    launch_values<__half>(a, stream);
+  } else {
+    launch_values<__nv_bfloat16>(a, stream);
+  }
+}
+
+}  // namespace mantissa::cuda

@@ -1,0 +1,285 @@
+// `linear`: the table of its kernels, and who takes which call. A weight's codes have one layout
+// for all of them, so a small batch and a large one may go to different kernels.
+#include "base/error.h"
+#include "kernels/cuda/gemm_sm90.h"
+#include "kernels/cuda/gemv.h"
+#include "kernels/cuda/linear_call.h"
+#include "kernels/cuda/queue.h"
+#include "kernels/cuda/weight.h"
+
+namespace mantissa::cuda {
+namespace {
+
+// ---- formats, so that rows are about these and not about scheme names
+
+bool is_f32_row(const Spec& s) {
+  return s.quantized() && s.block.cols == kAll && *s.scale == kF32 && !s.asymmetric && !s.codebook;
+}
+bool is_e4m3(const Spec& s) {
+  return is_f32_row(s) && *s.elem == kE4M3;
+}
+bool is_int8(const Spec& s) {
+  return is_f32_row(s) && *s.elem == int_elem(8);
+}
+// Codes with one float32 scale a token or tensor; int8 with zero points too.
+bool is_int8_token(const Spec& s) {
+  return s.quantized() && *s.elem == int_elem(8) && s.block.cols == kAll;
+}
+bool is_int4(const Spec& s) {
+  return s.quantized() && *s.elem == int_elem(4) && *s.scale == kBF16 && s.block.rows == 1 &&
+         !s.codebook && !s.global_scale;
+}
+bool runs_16_bits(const WeightRequest& r) {
+  return *r.run_dtype == kBF16 || *r.run_dtype == kF16;
+}
+
+// Activation formats that rows.cu makes.
+bool activation_is_made(const Spec& s) {
+  if (!s.quantized()) return true;
+  if (s.when != When::kPerCall || s.recipe != Recipe::kVllm || s.global_scale || *s.scale != kF32)
+    return false;
+  if (*s.elem == kE4M3) return !s.asymmetric;
+  return *s.elem == int_elem(8) && s.block == per_row();
+}
+
+// ---- calls as the kernels' arguments
+
+GemvArgs gemv_args(const LinearCall& call) {
+  const WeightLayout l(call.w.request);
+  const Scheme& scheme = call.w.request.scheme;
+  const auto at = [&](int64_t offset) { return call.w.data + offset; };
+  const bool int4 = is_int4(scheme.weight);
+  return {.weight = !scheme.weight.quantized() ? GemvWeight::kRun
+                    : int4                     ? GemvWeight::kS4
+                    : is_int8(scheme.weight)   ? GemvWeight::kS8
+                                               : GemvWeight::kE4M3,
+          .input = call.x.scales == nullptr ? GemvInput::kRun
+                   : call.x.is_int8         ? GemvInput::kS8
+                                            : GemvInput::kE4M3,
+          .run_is_f16 = *call.w.request.run_dtype == kF16,
+          .out_f32 = *call.out.elem == kF32,
+          .w = reinterpret_cast<const unsigned char*>(at(l.codes)),
+          .row_bytes = l.row_bytes,
+          .w_scale = l.groups > 0 ? at(l.scales) : nullptr,
+          .w_zero = l.asymmetric ? reinterpret_cast<const int8_t*>(at(l.zeros)) : nullptr,
+          .group_cols = l.group_cols,
+          .x = call.x.data,
+          .x_stride = call.x.stride,
+          .x_scale = call.x.scales,
+          .x_zero = call.x.zero_points,
+          .x_scale_stride = static_cast<int>(call.x.scale_stride),
+          .bias = call.epilogue.bias,
+          .residual = call.epilogue.residual.data,
+          .residual_stride = call.epilogue.residual.stride,
+          .out = call.out.data,
+          .out_stride = call.out.stride,
+          .m = call.rows,
+          .n = static_cast<int>(l.rows),
+          .k = static_cast<int>(l.cols)};
+}
+bool try_gemv(const LinearCall& call) {
+  const GemvArgs args = gemv_args(call);
+  if (!gemv_sm80_why_not(args).empty()) return false;
+  gemv__sm80(args, call.stream);
+  return true;
+}
+
+bool try_gemm(const LinearCall& call) {
+  const WeightLayout l(call.w.request);
+  const Spec& weight = call.w.request.scheme.weight;
+  const GemmArgs args{
+      .elem = !weight.quantized()     ? GemmElem::kBf16
+              : *weight.elem == kE4M3 ? GemmElem::kE4M3
+                                      : GemmElem::kS8,
+      .a = call.x.data,
+      .b = call.w.data + l.codes,
+      .a_stride = call.x.stride,
+      .a_scale = call.x.scales,
+      .b_scale =
+          weight.quantized() ? reinterpret_cast<const float*>(call.w.data + l.scales) : nullptr,
+      .a_scale_stride = call.x.scale_stride == 0 ? 0 : 1,
+      .b_scale_stride = 1,
+      .bias = call.epilogue.bias,
+      .residual = reinterpret_cast<const __nv_bfloat16*>(call.epilogue.residual.data),
+      .residual_stride = call.epilogue.residual.stride,
+      .out = call.out.data,
+      .out_stride = call.out.stride,
+      .out_f32 = *call.out.elem == kF32,
+      .m = call.rows,
+      .n = static_cast<int>(l.rows),
+      .k = static_cast<int>(l.cols)};
+  if (args.out_f32 && args.elem != GemmElem::kBf16) return false;
+  if (!gemm_sm90_why_not(args).empty()) return false;
+  gemm__sm90(args, call.stream);
+  return true;
+}
+
+bool run_any(const LinearCall& call) {
+  linear_any__sm80(call);
+  return true;
+}
+
+// ---- the table
+
+struct CudaLinearKernel {
+  LinearKernel base;  // first: Weight::kernel points here
+  std::string_view needs;
+  int capability;
+  bool small_batch;  // only for some M: another row names the weight's kernel
+  bool (*takes)(const WeightRequest&);
+  bool (*try_run)(const LinearCall&);  // false: not these shapes
+};
+// The first row that takes a call runs it.
+constexpr CudaLinearKernel kKernels[] = {
+    {{"gemv_run_run_16__sm80"},
+     "sm_80, bf16 or f16 weights, up to 8 rows",
+     80,
+     true,
+     [](const WeightRequest& r) { return runs_16_bits(r) && !r.scheme.weight.quantized(); },
+     try_gemv},
+    {{"gemv_e4m3_e4m3_row_16__sm80"},
+     "sm_80, bf16 or f16, e4m3 weights and activations with scales per tensor, channel or token, "
+     "up to 8 rows",
+     80,
+     true,
+     [](const WeightRequest& r) {
+       return runs_16_bits(r) && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
+     },
+     try_gemv},
+    {{"gemv_s8_s8_row_16__sm80"},
+     "sm_80, bf16 or f16, symmetric int8 weights per channel, int8 activations per token, up to 8 "
+     "rows",
+     80,
+     true,
+     [](const WeightRequest& r) {
+       return runs_16_bits(r) && is_int8(r.scheme.weight) && is_int8_token(r.scheme.activation);
+     },
+     try_gemv},
+    {{"gemv_e4m3_run_16__sm80"},
+     "sm_80, bf16 or f16, e4m3 weights per channel, up to 8 rows",
+     80,
+     true,
+     [](const WeightRequest& r) {
+       return runs_16_bits(r) && is_e4m3(r.scheme.weight) && !r.scheme.activation.quantized();
+     },
+     try_gemv},
+    {{"gemv_s8_run_16__sm80"},
+     "sm_80, bf16 or f16, int8 weights per channel, up to 8 rows",
+     80,
+     true,
+     [](const WeightRequest& r) {
+       return runs_16_bits(r) && is_int8(r.scheme.weight) && !r.scheme.activation.quantized();
+     },
+     try_gemv},
+    {{"gemv_s4_any_16__sm80"},
+     "sm_80, bf16 or f16, int4 weights in groups of 32, 64 or multiples of 128, K a multiple of "
+     "128, up to 8 rows",
+     80,
+     true,
+     [](const WeightRequest& r) {
+       const Spec& a = r.scheme.activation;
+       return runs_16_bits(r) && is_int4(r.scheme.weight) &&
+              (!a.quantized() || is_e4m3(a) || is_int8_token(a));
+     },
+     try_gemv},
+    {{"gemm_e4m3_e4m3_row_bf16__sm90"},
+     "sm_90a, bf16, e4m3 weights and activations with scales per tensor, channel or token",
+     90,
+     false,
+     [](const WeightRequest& r) {
+       return *r.run_dtype == kBF16 && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
+     },
+     try_gemm},
+    {{"gemm_s8_s8_row_bf16__sm90"},
+     "sm_90a, bf16, symmetric int8 weights per channel and activations per token",
+     90,
+     false,
+     [](const WeightRequest& r) {
+       return *r.run_dtype == kBF16 && is_int8(r.scheme.weight) && is_int8(r.scheme.activation);
+     },
+     try_gemm},
+    {{"gemm_bf16_bf16_bf16__sm90"},
+     "sm_90a, bf16 weights and activations",
+     90,
+     false,
+     [](const WeightRequest& r) { return *r.run_dtype == kBF16 && !r.scheme.weight.quantized(); },
+     try_gemm},
+    {{"linear_any_any_any__sm80"},
+     "sm_80",
+     80,
+     false,
+     [](const WeightRequest&) { return true; },
+     run_any},
+};
+
+bool runs_here(const CudaLinearKernel& kernel, const CudaQueue& q) {
+  return kernel.capability <= (q.portable_only ? 80 : q.capability);
+}
+
+LinearInput input_of(const Activation& x, const Weight& w) {
+  const Spec& spec = w.request.scheme.activation;
+  LinearInput input;
+  if (!spec.quantized()) {
+    input.data = x.high.data;
+    input.stride = x.high.stride;
+    return input;
+  }
+  const QuantizedActivation* q = x.find(spec);
+  check(q != nullptr, "linear: x has the form that the weight reads");
+  return {
+      .data = q->codes.data,
+      .stride = q->codes.stride,
+      .scales = q->scales.data,
+      .zero_points = q->zero_points.data,
+      .scale_stride = spec.block.rows == kAll ? 0 : q->scales.stride,
+      .group_cols = static_cast<int>(spec.block.cols == kAll ? w.request.cols : spec.block.cols),
+      .is_int8 = *spec.elem == int_elem(8)};
+}
+
+}  // namespace
+
+Weight plan_weight(const WeightRequest& request, Queue* queue) {
+  const CudaQueue& q = cuda_queue(queue);
+  if (!activation_is_made(request.scheme.activation)) {
+    throw Error(text(request.name, ": scheme ", request.scheme.name, ": no CUDA kernel makes ",
+                     describe(request.scheme.activation, *request.run_dtype), " activations"),
+                "choose a scheme with float8 or int8 activations per token, or a weight-only one; "
+                "--device cpu and ref run others");
+  }
+  for (const CudaLinearKernel& kernel : kKernels) {
+    if (kernel.small_batch || !runs_here(kernel, q) || !kernel.takes(request)) continue;
+    return {.request = request,
+            .kernel = &kernel.base,
+            .bytes = WeightLayout(request).bytes,
+            .data = nullptr};
+  }
+  check(false, "the last kernel takes everything");
+  return {};
+}
+
+std::vector<KernelInfo> linear_kernels(const CudaQueue& queue) {
+  std::vector<KernelInfo> rows;
+  for (const CudaLinearKernel& kernel : kKernels) {
+    rows.push_back({std::string(kernel.base.name), "linear", std::string(kernel.needs),
+                    runs_here(kernel, queue) ? "runs"
+                    : queue.portable_only    ? "not asked for (--isa portable)"
+                                             : "needs a Hopper GPU"});
+  }
+  return rows;
+}
+
+void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Queue* queue) {
+  if (out.rows == 0 || out.cols == 0) return;
+  const CudaQueue& q = cuda_queue(queue);
+  const LinearCall call{.out = out,
+                        .x = input_of(x, w),
+                        .w = w,
+                        .epilogue = e,
+                        .rows = static_cast<int>(out.rows),
+                        .stream = q.stream.get()};
+  for (const CudaLinearKernel& kernel : kKernels) {
+    if (runs_here(kernel, q) && kernel.takes(w.request) && kernel.try_run(call)) return;
+  }
+}
+
+}  // namespace mantissa::cuda
