@@ -17,13 +17,20 @@
 namespace mantissa {
 namespace {
 
-void write_all(std::FILE* file, std::string_view what) {
-  const bool written =
-      std::fwrite(what.data(), 1, what.size(), file) == what.size() && std::fflush(file) == 0;
-  if (written || file == stderr) return;  // a note that nobody can read ends nothing
+bool write_to(std::FILE* file, std::string_view what) noexcept {
+  return std::fwrite(what.data(), 1, what.size(), file) == what.size() && std::fflush(file) == 0;
+}
+
+void write_result(std::string_view what) {
+  if (write_to(stdout, what)) return;
   if (errno == EPIPE) throw OutputClosed{};
   throw Error(text("cannot write to standard output: ", std::strerror(errno)),
               "free some space, or write elsewhere", Error::Kind::kRuntime);
+}
+
+// A note that nobody can read ends nothing.
+void write_note(std::string_view what) noexcept {
+  static_cast<void>(write_to(stderr, what));
 }
 
 std::string number_text(double value) {
@@ -89,11 +96,11 @@ std::string padded(const std::string& cell, size_t to, bool right) {
 }  // namespace
 
 void print_text(std::string_view text) {
-  write_all(stdout, text);
+  write_result(text);
 }
 
 void print_line(std::string_view line) {
-  write_all(stdout, std::string(line) + '\n');
+  write_result(std::string(line) + '\n');
 }
 
 void print_json(const boost::json::value& value) {
@@ -110,7 +117,7 @@ void note(std::string_view lines) {
     out += printable(lines.substr(0, end), std::string::npos) + '\n';
     lines.remove_prefix(std::min(end + 1, lines.size()));
   }
-  write_all(stderr, out.empty() ? "\n" : out);
+  write_note(out.empty() ? "\n" : out);
 }
 
 void warn(std::string_view line) {
@@ -132,8 +139,8 @@ Progress::~Progress() {
   clear();
 }
 
-void Progress::clear() {
-  if (drawn_) write_all(stderr, "\r\x1b[K");
+void Progress::clear() noexcept {
+  if (drawn_) write_note("\r\x1b[K");
   drawn_ = false;
 }
 
@@ -152,7 +159,7 @@ void Progress::update(int64_t done, int64_t total) {
                                 : text(done, "/", total);
   if (part > 0.02) line += text(", ", human_seconds(seconds / part - seconds), " left");
   drawn_ = true;
-  write_all(stderr, line);
+  write_note(line);
 }
 
 namespace {
@@ -251,7 +258,7 @@ std::string human_count(int64_t count) {
 
 std::string human_seconds(double seconds) {
   if (seconds < 60) return text(fixed(seconds, seconds < 10 ? 2 : 1), " s");
-  const int64_t whole = static_cast<int64_t>(seconds + 0.5);
+  const int64_t whole = std::llround(seconds);
   const std::string rest = text(whole % 60 < 10 ? "0" : "", whole % 60, " s");
   if (whole < 3600) return text(whole / 60, " min ", rest);
   return text(whole / 3600, " h ", whole / 60 % 60, " min");

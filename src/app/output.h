@@ -39,7 +39,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   void update(int64_t done, int64_t total);
-  void clear();
+  void clear() noexcept;
 
  private:
   using Clock = std::chrono::steady_clock;
