@@ -45,7 +45,7 @@ std::filesystem::path data_file(const Args& args, std::string_view file) {
   namespace fs = std::filesystem;
   if (args.given("data")) return fs::path(args.text("data")) / file;
   for (std::string_view folder : kDataFolders) {
-    const fs::path path = fs::path(folder) / file;
+    fs::path path = fs::path(folder) / file;
     std::error_code ignored;
     if (!fs::exists(path, ignored)) continue;
     note(text("data: ", path.string()));
@@ -153,6 +153,7 @@ void run(const Args& args) {
   std::vector<const TaskRow*> tasks;
   for (std::string_view name : split_list(args.text("tasks"))) tasks.push_back(&find_task(name));
   std::vector<TaskResult> results;
+  results.reserve(tasks.size());
   for (const TaskRow* task : tasks) results.push_back(task->run(args));
   print_results(args, results);
 }
