@@ -24,7 +24,7 @@ static void int8_strip(const uint8_t* w, int64_t jump, const uint8_t* x, int64_t
   for (int q = 0; q < 4; ++q) {
     int32_t halves[8];
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(halves), acc[q]);
-    for (int n = 0; n < 4; ++n) sums[4 * q + n] = halves[2 * n] + halves[2 * n + 1];
+    for (int n = 0; n < 4; ++n) sums[4 * q + n] += halves[2 * n] + halves[2 * n + 1];
   }
 }
 

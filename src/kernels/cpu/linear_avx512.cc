@@ -5,53 +5,157 @@
 namespace mantissa::cpu {
 namespace {
 
+// The register tile: 24 sums, 4 operands of weights, one of x.
 constexpr int kGemmRows = 6, kGemmStrips = 4;
 
-// kRows rows of unsigned codes times kStrips strips of signed codes.
-template <int kRows, int kStrips>
-static void int8_block(const uint8_t* w, int64_t jump, const uint8_t* x, int64_t x_stride,
-                       int64_t k_blocks, int32_t* sums) {
-  I acc[kRows][kStrips];
-  for (int r = 0; r < kRows; ++r)
-    for (int s = 0; s < kStrips; ++s) acc[r][s] = _mm512_setzero_si512();
-  for (int64_t b = 0; b < k_blocks; ++b, w += jump, x += 4) {
-    I codes[kStrips];
-    for (int s = 0; s < kStrips; ++s) codes[s] = _mm512_loadu_si512(w + s * kBlockBytes);
-    for (int r = 0; r < kRows; ++r) {
-      int32_t four;
-      __builtin_memcpy(&four, x + r * x_stride, 4);
-      const I xs = _mm512_set1_epi32(four);
-      for (int s = 0; s < kStrips; ++s) acc[r][s] = _mm512_dpbusd_epi32(acc[r][s], xs, codes[s]);
-    }
-  }
-  for (int r = 0; r < kRows; ++r)
-    for (int s = 0; s < kStrips; ++s) _mm512_storeu_si512(sums + r * kTile + s * kStrip, acc[r][s]);
+typedef uint32_t __attribute__((may_alias, aligned(1))) Pair;
+
+// Inline assembly keeps the sums in registers: g++ 12 copies each to the stack around the
+// intrinsics' builtins.
+MANTISSA_SIMD void dot_bf16(F& sum, I w, I x) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+}
+// x: a pair of bf16 in memory.
+MANTISSA_SIMD void dot_bf16_at(F& sum, I w, const uint16_t* x) {
+  asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*reinterpret_cast<const Pair*>(x)));
+}
+MANTISSA_SIMD void dot_int8(I& sum, I unsigned_x, I w) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_x), "v"(w));
+}
+// A dword of x in every lane.
+MANTISSA_SIMD I broadcast(const void* x) {
+  int32_t dword;
+  __builtin_memcpy(&dword, x, 4);
+  return _mm512_set1_epi32(dword);
 }
 
-template <int kStrips>
-static void int8_rows(const uint8_t* w, int64_t jump, const uint8_t* x, int64_t x_stride,
-                      int64_t rows, int64_t k_blocks, int32_t* sums) {
-  for (; rows >= kGemmRows; rows -= kGemmRows) {
-    int8_block<kGemmRows, kStrips>(w, jump, x, x_stride, k_blocks, sums);
-    x += kGemmRows * x_stride;
-    sums += kGemmRows * kTile;
-  }
-  for (; rows > 0; --rows) {
-    int8_block<1, kStrips>(w, jump, x, x_stride, k_blocks, sums);
-    x += x_stride;
-    sums += kTile;
+// Loops that are gone before the optimizer looks for arrays to keep in registers:
+// unrolled<N>([&](auto i) {...}) with i() a constant.
+template <int kValue>
+struct Index {
+  constexpr int operator()() const { return kValue; }
+};
+template <class Body, int... kValues>
+MANTISSA_SIMD void unrolled_over(const Body& body, Index<kValues>... values) {
+  (body(values), ...);
+}
+template <int kCount, int... kDone, class Body>
+MANTISSA_SIMD void unrolled(const Body& body, Index<kDone>... done) {
+  if constexpr (sizeof...(kDone) == kCount) {
+    unrolled_over(body, done...);
+  } else {
+    unrolled<kCount>(body, done..., Index<static_cast<int>(sizeof...(kDone))>{});
   }
 }
+#define MANTISSA_INLINE __attribute__((always_inline))
+template <int kRows, int kColumns, class Body>
+MANTISSA_SIMD void each(const Body& body) {
+  unrolled<kRows>([&](auto r) MANTISSA_INLINE {
+    unrolled<kColumns>([&](auto c) MANTISSA_INLINE { body(r, c); });
+  });
+}
+
+// Calls block.run<kRows>(first) for blocks of rows of nearly equal size, at most kGemmRows each.
+template <class Block>
+static void for_row_blocks(int64_t rows, const Block& block) {
+  int64_t blocks = (rows + kGemmRows - 1) / kGemmRows;
+  for (int64_t r = 0; blocks > 0; --blocks) {
+    const int64_t count = (rows - r + blocks - 1) / blocks;
+    switch (count) {
+      case 1:
+        block.template run<1>(r);
+        break;
+      case 2:
+        block.template run<2>(r);
+        break;
+      case 3:
+        block.template run<3>(r);
+        break;
+      case 4:
+        block.template run<4>(r);
+        break;
+      case 5:
+        block.template run<5>(r);
+        break;
+      default:
+        block.template run<6>(r);
+        break;
+    }
+    r += count;
+  }
+}
+
+// Packed bytes that will be read next, fetched into L2 while this panel is multiplied: each row's
+// share. Weights that are read as they are, by one block of rows, stream by themselves.
+struct Ahead {
+  const uint8_t* first;
+  int64_t bytes_per_row;
+
+  Ahead(const uint8_t* next, int64_t bytes, int64_t rows)
+      : first(next), bytes_per_row(rows > 0 ? bytes / rows : 0) {}
+};
+// Of one block of rows, step by step.
+struct Fetch {
+  const uint8_t* at;
+  int64_t step;
+
+  MANTISSA_INLINE Fetch(const Ahead& ahead, int64_t row, int64_t rows, int64_t steps)
+      : at(ahead.first + row * ahead.bytes_per_row),
+        step((rows * ahead.bytes_per_row + steps - 1) / (steps > 0 ? steps : 1)) {}
+  MANTISSA_INLINE void next() {
+    _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(at + kBlockBytes), _MM_HINT_T1);
+    at += step;
+  }
+};
+
+// sums[r][strips] += unsigned codes x[r] * signed codes w.
+template <int kStrips>
+struct GemmInt8 {
+  const uint8_t* w;
+  int64_t jump;  // bytes of a K block of the tile
+  const uint8_t* x;
+  int64_t x_stride, k_blocks;
+  int32_t* sums;  // [rows][kTile]
+  Ahead ahead;
+
+  template <int kRows>
+  __attribute__((noinline)) void run(int64_t first) const {
+    I acc[kRows][kStrips];
+    int32_t* to = sums + first * kTile;
+    each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+      acc[r()][s()] = _mm512_loadu_si512(to + r() * kTile + s() * kStrip);
+    });
+    const uint8_t* wb = w;
+    const uint8_t* xb = x + first * x_stride;
+    Fetch fetch(ahead, first, kRows, k_blocks);
+    for (int64_t b = 0; b < k_blocks; ++b, wb += jump, xb += 4) {
+      fetch.next();
+      I codes[kStrips];
+      unrolled<kStrips>(
+          [&](auto s) MANTISSA_INLINE { codes[s()] = _mm512_loadu_si512(wb + s() * kBlockBytes); });
+      unrolled<kRows>([&](auto r) MANTISSA_INLINE {
+        const I xs = broadcast(xb + r() * x_stride);
+        unrolled<kStrips>([&](auto s) MANTISSA_INLINE { dot_int8(acc[r()][s()], xs, codes[s()]); });
+      });
+    }
+    each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+      _mm512_storeu_si512(to + r() * kTile + s() * kStrip, acc[r()][s()]);
+    });
+  }
+};
 
 static void int8_tile(const uint8_t* w, int64_t strips, const uint8_t* x, int64_t x_stride,
                       int64_t rows, int64_t k_blocks, int32_t* sums) {
   const int64_t jump = strips * kBlockBytes;
+  const Ahead ahead(w + k_blocks * jump, rows > kGemmRows ? k_blocks * jump : 0, rows);
   if (strips == kTileStrips) {
-    int8_rows<kTileStrips>(w, jump, x, x_stride, rows, k_blocks, sums);
+    for_row_blocks(rows, GemmInt8<kTileStrips>{w, jump, x, x_stride, k_blocks, sums, ahead});
     return;
   }
   for (int64_t s = 0; s < strips; ++s)
-    int8_rows<1>(w + s * kBlockBytes, jump, x, x_stride, rows, k_blocks, sums + s * kStrip);
+    for_row_blocks(rows, GemmInt8<1>{w + s * kBlockBytes, jump, x, x_stride, k_blocks,
+                                     sums + s * kStrip, ahead});
 }
 
 #include "kernels/cpu/linear_bf16.inc"

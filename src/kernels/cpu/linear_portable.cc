@@ -18,7 +18,7 @@ static void int8_tile(const uint8_t* w, int64_t strips, const uint8_t* x, int64_
         for (int n = 0; n < kStrip; ++n)
           for (int i = 0; i < 4; ++i) acc[n] += wb[4 * n + i] * xr[4 * b + i];
       }
-      for (int n = 0; n < kStrip; ++n) sums[r * kTile + s * kStrip + n] = acc[n];
+      for (int n = 0; n < kStrip; ++n) sums[r * kTile + s * kStrip + n] += acc[n];
     }
   }
 }
