@@ -28,7 +28,10 @@ struct PeakLoop {
   double ops_per_round = 0;
 };
 struct PeakLoops {
-  uint64_t (*read)(const std::byte* data, int64_t bytes) = nullptr;  // bytes: a multiple of 1024
+  // One sequential stream, or two halves side by side: prefetchers differ. bytes: a multiple of
+  // 1024.
+  uint64_t (*read)(const std::byte* data, int64_t bytes) = nullptr;
+  uint64_t (*read_two)(const std::byte* data, int64_t bytes) = nullptr;
   PeakLoop f32, bf16, int8;
 };
 

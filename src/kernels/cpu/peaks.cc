@@ -34,9 +34,9 @@ Peaks machine_peaks(Queue* queue, bool again) {
     if (auto cached = load_peaks(machine)) return *cached;
   }
   const IsaPeakLoops& loops = loops_of(q.isa);
-  const Peaks peaks =
-      measure_peaks({loops.read, loop_of(loops.f32), loop_of(loops.bf16), loop_of(loops.int8)},
-                    q.pool.threads(), machine);
+  const Peaks peaks = measure_peaks(
+      {loops.read, loops.read_two, loop_of(loops.f32), loop_of(loops.bf16), loop_of(loops.int8)},
+      q.pool.threads(), machine);
   save_peaks(peaks);
   return peaks;
 }

@@ -12,6 +12,7 @@ struct IsaPeakLoop {
 };
 struct IsaPeakLoops {
   uint64_t (*read)(const std::byte* data, int64_t bytes);
+  uint64_t (*read_two)(const std::byte* data, int64_t bytes);
   IsaPeakLoop f32, bf16, int8;
 };
 extern const IsaPeakLoops kPeaksPortable, kPeaksAvx2, kPeaksAvx512;

@@ -9,6 +9,7 @@ namespace {
 
 }  // namespace
 
-const IsaPeakLoops kPeaksAvx2{read_loop, {f32_loop<6>, 2 * 16 * 6}, {nullptr, 0}, {nullptr, 0}};
+const IsaPeakLoops kPeaksAvx2{
+    read_loop<1>, read_loop<2>, {f32_loop<6>, 2 * 16 * 6}, {nullptr, 0}, {nullptr, 0}};
 
 }  // namespace mantissa::cpu

@@ -37,7 +37,8 @@ static float int8_loop(int64_t rounds) {
 
 }  // namespace
 
-const IsaPeakLoops kPeaksAvx512{read_loop,
+const IsaPeakLoops kPeaksAvx512{read_loop<1>,
+                                read_loop<2>,
                                 {f32_loop<12>, 2 * 16 * 12},
                                 {bf16_loop, 2 * 32 * kDotSums},
                                 {int8_loop, 2 * 64 * kDotSums}};

@@ -9,6 +9,7 @@ namespace {
 
 }  // namespace
 
-const IsaPeakLoops kPeaksPortable{read_loop, {f32_loop<2>, 2 * 16 * 2}, {nullptr, 0}, {nullptr, 0}};
+const IsaPeakLoops kPeaksPortable{
+    read_loop<1>, read_loop<2>, {f32_loop<2>, 2 * 16 * 2}, {nullptr, 0}, {nullptr, 0}};
 
 }  // namespace mantissa::cpu
