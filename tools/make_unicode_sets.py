@@ -90,6 +90,9 @@ SCRIPTS = """Arabic Armenian Bengali Bopomofo Common Cyrillic Devanagari Ethiopi
 Gujarati Gurmukhi Han Hangul Hebrew Hiragana Inherited Kannada Katakana Khmer Lao Latin Malayalam
 Mongolian Myanmar Oriya Sinhala Tamil Telugu Thai Tibetan Yi"""
 SPACE = r"\x09-\x0d\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
+NOT_SPACE = (r"\x00-\x08\x0e-\x1f\x21-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}"
+             r"\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}"
+             r"\x{3001}-\x{10ffff}")
 WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
 # The names a pattern may use, PCRE2's items, the reference's spelling. ASCII stands first where it is
 # common: PCRE2 finds it in a bitmap.
@@ -102,6 +105,7 @@ ROWS += [
     ("Uppercase Upper", r"\p{Uppercase}", r"\p{Uppercase}"),
     ("Lowercase Lower", r"\p{Lowercase}", r"\p{Lowercase}"),
     ("White_Space Space", SPACE, r"\s"),
+    ("#not_space", NOT_SPACE, r"\S"),  # an item of a bracket, where [^...] cannot stand
     ("Digit", r"\p{Nd}", r"\d"),
     ("Alnum", r"A-Za-z0-9\p{Alphabetic}\p{Nd}", r"\p{Alnum}"),
     ("Word", "A-Za-z0-9_" + WORD, r"\w"),

@@ -266,6 +266,7 @@ class Translator {
   std::optional<Set> set_escape(bool bracketed) {
     for (const SetEscape& row : kSetEscapes) {
       if (!take(std::string_view(&row.letter, 1))) continue;
+      if (bracketed && row.letter == 'S') return set_of(known_set("#not_space"), false);
       const bool word = row.name == "Word" && bracketed;
       return set_of(known_set(word ? kBracketWord : row.name), row.negated);
     }

@@ -165,6 +165,15 @@ TEST(Hostile, NoTextIsSlow) {
   }
 }
 
+// A search that fails at each start of a long run would be quadratic without PCRE2's early failure,
+// which knows simple classes only.
+TEST(Hostile, ARunBeforeAnEndThatIsNotThereIsNotSlow) {
+  for (const char* end : {R"(\\s+$)", R"([^\\S\n]+$)", R"( +$)"}) {
+    const Tokenizer tokenizer = Tokenizer::from_json(pattern(end), "", "x");
+    EXPECT_LT(seconds_to_encode(tokenizer, std::string(1 << 20, ' ') + "b"), 60) << end;
+  }
+}
+
 TEST(Hostile, MarksOutOfOrderAreNotSlow) {
   const Tokenizer tokenizer =
       Tokenizer::from_json(component("normalizer", R"({"type":"NFC"})"), "", "x");
