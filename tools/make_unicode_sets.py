@@ -223,9 +223,15 @@ def main():
 }  // namespace
 // clang-format on
 
-std::span<const CharSet> char_sets() { return kSets; }
-std::span<const CodePointRange> opaque_to_normalization() { return kOpaque; }
-std::span<const LowerCase> special_lower_case() { return kLower; }
+std::span<const CharSet> char_sets() {
+  return kSets;
+}
+std::span<const CodePointRange> opaque_to_normalization() {
+  return kOpaque;
+}
+std::span<const LowerCase> special_lower_case() {
+  return kLower;
+}
 
 }  // namespace mantissa""")
 
