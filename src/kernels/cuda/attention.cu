@@ -1,58 +1,14 @@
 // Rotary embedding with cache writes, and attention over the paged cache, for any GPU from Ampere
-// on. A page is K [KV heads][P][D], V the same, then float32 scales K [KV heads][P] and V (online
-// formats), to a multiple of 64 bytes.
+// on; attention_sm80.cu takes what tensor cores can.
 #include <cfloat>
 
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/device_types.cuh"
+#include "kernels/cuda/kv_cache.cuh"
 #include "kernels/cuda/queue.h"
 
 namespace mantissa::cuda {
 namespace {
-
-enum class CellKind : uint8_t { kRunDtype, kE4M3, kE5M2, kInt8 };
-
-struct Cache {
-  unsigned char* pages;
-  int64_t page_bytes, half_bytes;  // half: all of K or V of a page
-  int page_tokens, kv_heads, head_dim, cell_bytes;
-  CellKind kind;
-  bool scaled;
-  float static_scale, limit;  // limit: max_value of the format
-};
-
-CellKind kind_of(const KvShape& s) {
-  if (s.elem->bits() > 8) return CellKind::kRunDtype;
-  if (*s.elem == kE4M3) return CellKind::kE4M3;
-  if (*s.elem == kE5M2) return CellKind::kE5M2;
-  if (*s.elem == int_elem(8)) return CellKind::kInt8;
-  throw Error(text("a KV cache of ", s.elem->name, " has no CUDA kernel"),
-              "choose --kv-cache-dtype auto, fp8_e4m3, fp8_e5m2 or int8");
-}
-Cache cache_of(const KvLayer& kv) {
-  const KvShape& s = kv.shape;
-  const int cell = s.head_dim * s.elem->bits() / 8;
-  return {.pages = reinterpret_cast<unsigned char*>(kv.pages),
-          .page_bytes = kv.page_bytes,
-          .half_bytes = int64_t{cell} * s.kv_heads * s.page_tokens,
-          .page_tokens = s.page_tokens,
-          .kv_heads = s.kv_heads,
-          .head_dim = s.head_dim,
-          .cell_bytes = cell,
-          .kind = kind_of(s),
-          .scaled = s.scaled,
-          .static_scale = s.static_scale,
-          .limit = static_cast<float>(max_value(*s.elem))};
-}
-
-__device__ unsigned char* cell_at(const Cache& c, int64_t page, int offset, int head, bool v) {
-  return c.pages + page * c.page_bytes + (v ? c.half_bytes : 0) +
-         (int64_t{head} * c.page_tokens + offset) * c.cell_bytes;
-}
-__device__ float* scale_at(const Cache& c, int64_t page, int offset, int head, bool v) {
-  return reinterpret_cast<float*>(c.pages + page * c.page_bytes + 2 * c.half_bytes) +
-         (v ? c.kv_heads * c.page_tokens : 0) + head * c.page_tokens + offset;
-}
 
 __device__ uint8_t encode_cell(CellKind kind, float x) {
   if (kind == CellKind::kE4M3) return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
@@ -120,13 +76,6 @@ __global__ void rope_write_kernel(T* qkv, int64_t stride, RopeArgs a, Cache c) {
     }
   }
 }
-
-struct AttentionArgs {
-  int heads, sequences, window;
-  float scale, soft_cap;
-  const int32_t *query_start, *context_len, *block_table;
-  int64_t block_table_stride;
-};
 
 constexpr int kHeadDimMax = 256;
 constexpr int kAttentionWarps = 4;
@@ -270,6 +219,10 @@ void attention(const Activation& out, ConstView qkv, const AttentionParams& para
                            .context_len = batch.context_len,
                            .block_table = batch.block_table,
                            .block_table_stride = batch.block_table_stride};
+  if (try_attention_sm80(out.high, qkv, args, batch, cache_of(kv), cuda_queue(queue))) {
+    quantize_rows(out, queue);
+    return;
+  }
   with_run_dtype(*qkv.elem, [&](auto t) {
     using T = decltype(t);
     const dim3 grid(static_cast<unsigned>(batch.tokens), static_cast<unsigned>(params.heads));

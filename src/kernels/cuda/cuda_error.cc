@@ -12,6 +12,16 @@ void cuda_check(cudaError_t code, const char* doing) {
       Error::Kind::kRuntime);
 }
 
+int compute_capability() {
+  int device = 0, major = 0, minor = 0;
+  cuda_check(cudaGetDevice(&device), "asking for the device");
+  cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+             "asking for the compute capability");
+  cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+             "asking for the compute capability");
+  return major * 10 + minor;
+}
+
 int multiprocessors() {
   static const int count = [] {
     int device = 0, value = 0;

@@ -9,5 +9,7 @@ namespace mantissa::cuda {
 void cuda_check(cudaError_t code, const char* doing);
 // Streaming multiprocessors of the current device.
 int multiprocessors();
+// 80: Ampere, 90: Hopper.
+int compute_capability();
 
 }  // namespace mantissa::cuda

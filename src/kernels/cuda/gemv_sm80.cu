@@ -35,6 +35,7 @@ struct Format {
   // there; tokens are padded so that two of them never meet in a bank.
   static constexpr bool kWide = kSteps == 4;
   static constexpr int kXPad = kWide ? 16 : 64;
+  static constexpr int kAhead = kW == GemvWeight::kS4 ? 1 : 2;  // lines on their way
 };
 
 template <class F>
@@ -59,59 +60,76 @@ __device__ void decode(const uint4& w, int step, uint32_t offset, uint32_t& a, u
 
 // ---- activations into shared memory
 
-// Elements [k, k + 16 / sizeof(T)) of token m as operands, zeros beyond K.
+// Elements [k, k + 16 / sizeof(T)) of token m as operands, zeros beyond K: any alignment.
 template <class T>
-__device__ uint4 input_unit(const GemvArgs& a, int m, int k, bool aligned) {
+__device__ uint4 gather_unit(const GemvArgs& a, int m, int k) {
   constexpr int kUnit = 16 / sizeof(T);
-  const int code_bytes =
-      a.input == GemvInput::kRun || sizeof(T) == 1 ? static_cast<int>(sizeof(T)) : 1;
-  const auto* from = static_cast<const unsigned char*>(a.x) + (m * a.x_stride + k) * code_bytes;
   alignas(16) T unit[kUnit];
-  if (aligned && k + kUnit <= a.k && code_bytes == static_cast<int>(sizeof(T))) {
-    return *reinterpret_cast<const uint4*>(from);
-  }
-  if constexpr (sizeof(T) == 2) {
-    if (a.input == GemvInput::kE4M3 && aligned && k + kUnit <= a.k) {
-      const uint2 codes = *reinterpret_cast<const uint2*>(from);
-      return {decode_e4m3<T>(codes.x & 0xffffu), decode_e4m3<T>(codes.x >> 16),
-              decode_e4m3<T>(codes.y & 0xffffu), decode_e4m3<T>(codes.y >> 16)};
-    }
-  }
   const int zero = a.x_zero != nullptr ? a.x_zero[m * a.x_scale_stride] : 0;
-#pragma unroll
   for (int i = 0; i < kUnit; ++i) {
+    const int64_t at = m * a.x_stride + k + i;
     const bool in = k + i < a.k;
     if constexpr (sizeof(T) == 1) {
-      unit[i] = in ? static_cast<int8_t>(from[i]) : int8_t{0};
+      unit[i] = in ? static_cast<const int8_t*>(a.x)[at] : int8_t{0};
     } else if (a.input == GemvInput::kRun) {
-      unit[i] = in ? reinterpret_cast<const T*>(from)[i] : from_f32<T>(0);
+      unit[i] = in ? static_cast<const T*>(a.x)[at] : from_f32<T>(0);
     } else if (a.input == GemvInput::kE4M3) {
-      unit[i] = from_f32<T>(in ? __half2float(__half(__nv_cvt_fp8_to_halfraw(from[i], __NV_E4M3)))
-                               : 0.0f);
+      const uint8_t code = in ? static_cast<const uint8_t*>(a.x)[at] : uint8_t{0};
+      unit[i] = from_f32<T>(__half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3))));
     } else {
-      unit[i] = from_f32<T>(in ? static_cast<float>(static_cast<int8_t>(from[i]) - zero) : 0.0f);
+      const int code = in ? static_cast<const int8_t*>(a.x)[at] - zero : 0;
+      unit[i] = from_f32<T>(static_cast<float>(code));
     }
   }
   return *reinterpret_cast<const uint4*>(unit);
 }
 
+// All of x as operands, token_bytes a token. `aligned`: units of 8 or 16 elements are 8- or 16-byte
+// aligned. Copies are in flight until ptx::copy_wait.
 template <class F>
 __device__ void stage_input(const GemvArgs& a, unsigned char* shared, int token_bytes,
                             bool aligned) {
   using T = typename F::Value;
+  constexpr int kUnit = 16 / sizeof(T);
   const int units = (token_bytes - F::kXPad) / 16;
-  for (int i = threadIdx.x; i < units * a.m; i += blockDim.x) {
-    const int m = i / units, u = i % units;
-    uint4 v = input_unit<T>(a, m, u * static_cast<int>(16 / sizeof(T)), aligned);
-    if constexpr (F::kWeight == GemvWeight::kS4) {  // (0, 4), (1, 5), ...: as nibbles are decoded
-      v = {__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
-           __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632)};
+  const bool as_is = a.input == GemvInput::kRun || sizeof(T) == 1;
+  const bool e4m3 = a.input == GemvInput::kE4M3 && sizeof(T) == 2;
+  const int whole = aligned && (as_is || e4m3) ? a.k / kUnit : 0;  // units that loads may take
+  const auto* x = static_cast<const unsigned char*>(a.x);
+  if (as_is) {
+    for (int i = threadIdx.x; i < whole * a.m; i += blockDim.x) {
+      const int m = i / whole, u = i % whole;
+      ptx::copy_async(shared + m * token_bytes + u * 16,
+                      x + m * a.x_stride * int64_t{sizeof(T)} + u * 16, 16);
     }
-    *reinterpret_cast<uint4*>(shared + m * token_bytes + u * 16) = v;
+  } else {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < whole * a.m; i += blockDim.x) {
+      const int m = i / whole, u = i % whole;
+      const uint2 codes = *reinterpret_cast<const uint2*>(x + m * a.x_stride + u * 8);
+      *reinterpret_cast<uint4*>(shared + m * token_bytes + u * 16) = {
+          decode_e4m3<__half>(codes.x & 0xffffu), decode_e4m3<__half>(codes.x >> 16),
+          decode_e4m3<__half>(codes.y & 0xffffu), decode_e4m3<__half>(codes.y >> 16)};
+    }
   }
+  for (int i = threadIdx.x; i < (units - whole) * a.m; i += blockDim.x) {
+    const int m = i / (units - whole), u = whole + i % (units - whole);
+    *reinterpret_cast<uint4*>(shared + m * token_bytes + u * 16) = gather_unit<T>(a, m, u * kUnit);
+  }
+  ptx::copy_commit();
 }
 
 // ---- weights into registers
+
+// What a launch works out once.
+struct Plan {
+  int lines, blocks;  // of a weight row: 128 and 64 bytes
+  int token_bytes;    // of x in shared memory
+  bool aligned;       // x, for whole loads
+  int groups;         // of a weight row
+  int group_inverse;  // 2^kInverseBits / (blocks in a group), rounded up
+};
+constexpr int kInverseBits = 20;
 
 // Scales and zero points of one row's block of 128 codes, kSubs of each.
 struct Groups {
@@ -126,10 +144,10 @@ struct Line {
 };
 
 template <class F>
-__device__ Groups load_groups(const GemvArgs& a, int64_t row, int block) {
+__device__ Groups load_groups(const GemvArgs& a, const Plan& p, int row, int block) {
   Groups g{};
-  const int64_t groups = a.k / a.group_cols;
-  const int64_t at = row * groups + int64_t{block} * 128 / a.group_cols;
+  const int in_row = F::kSubs > 1 ? block * F::kSubs : (block * p.group_inverse) >> kInverseBits;
+  const int64_t at = int64_t{row} * p.groups + in_row;
   const auto* scales = static_cast<const uint16_t*>(a.w_scale) + at;
   if constexpr (F::kSubs == 4) g.scales = __ldg(reinterpret_cast<const uint2*>(scales));
   if constexpr (F::kSubs == 2) g.scales.x = __ldg(reinterpret_cast<const uint32_t*>(scales));
@@ -144,18 +162,19 @@ __device__ Groups load_groups(const GemvArgs& a, int64_t row, int block) {
 }
 
 template <class F>
-__device__ void load_line(Line<F>& to, const GemvArgs& a, int tile, int line, int lane) {
+__device__ void load_line(Line<F>& to, const GemvArgs& a, const Plan& p, int tile, int line,
+                          int lane) {
+  const int row_bytes = static_cast<int>(a.row_bytes);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int64_t row = min(tile * kRows + lane / 4 + r * 8, a.n - 1);
+    const int row = min(tile * kRows + lane / 4 + r * 8, a.n - 1);
     const unsigned char* from = a.w + row * a.row_bytes;
 #pragma unroll
     for (int b = 0; b < 2; ++b) {
-      const int64_t at = int64_t{line} * kLine + b * 64 + lane % 4 * 16;
-      const bool in = at < a.row_bytes;
-      to.codes[b][r] = in ? ptx::load_streamed(from + at) : uint4{0, 0, 0, 0};
+      const int at = line * kLine + b * 64 + lane % 4 * 16;
+      to.codes[b][r] = at < row_bytes ? ptx::load_streamed(from + at) : uint4{0, 0, 0, 0};
       if constexpr (F::kSubs > 0) {
-        to.groups[b][r] = in ? load_groups<F>(a, row, line * 2 + b) : Groups{};
+        to.groups[b][r] = load_groups<F>(a, p, row, min(line * 2 + b, p.blocks - 1));
       }
     }
   }
@@ -170,7 +189,7 @@ struct Sums {
 };
 
 template <class F>
-__device__ void multiply(Sums<F>& sums, const Line<F>& line, const unsigned char* x, bool has_token,
+__device__ void multiply(Sums<F>& sums, const Line<F>& line, const unsigned char* x,
                          bool wants_row_codes) {
   using T = typename F::Value;
 #pragma unroll
@@ -180,10 +199,8 @@ __device__ void multiply(Sums<F>& sums, const Line<F>& line, const unsigned char
 #pragma unroll
     for (int q = 0; q < F::kSteps / 2; ++q) {
       constexpr int kPerSub = F::kSubs > 0 ? F::kSteps / 2 / F::kSubs : F::kSteps;
-      uint4 operand{0, 0, 0, 0};
-      if (has_token) {
-        operand = *reinterpret_cast<const uint4*>(x + b * F::kXBlock + q * (F::kWide ? 16 : 64));
-      }
+      const uint4 operand =
+          *reinterpret_cast<const uint4*>(x + b * F::kXBlock + q * (F::kWide ? 16 : 64));
       if constexpr (F::kSubs > 0) {
         if (q % kPerSub == 0) {
 #pragma unroll
@@ -275,31 +292,46 @@ __device__ void put_part(const GemvArgs& a, Sums<F>& sums, typename F::Sum* part
 }
 
 // Warps of a block share out the lines of 16 rows, line by line; blocks take every gridDim-th tile.
-// The next line is on its way while one is multiplied, also across tiles.
+// The next lines are on their way while one is multiplied, also across tiles, and the first ones
+// before the kernel that makes x has ended. Columns of mma beyond M repeat the last token.
 template <class F>
-__global__ void __launch_bounds__(kWarpsMax * 32, 2)
-    gemv_kernel__sm80(GemvArgs a, int lines, int token_bytes, bool aligned) {
+__global__ void __launch_bounds__(kWarpsMax * 32, 2) gemv_kernel__sm80(GemvArgs a, Plan p) {
   extern __shared__ __align__(16) unsigned char shared[];
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  auto* parts = reinterpret_cast<typename F::Sum*>(shared + a.m * token_bytes);
+  auto* parts = reinterpret_cast<typename F::Sum*>(shared + a.m * p.token_bytes);
   const int part_size = a.m * kRows;
   const int tiles = (a.n + kRows - 1) / kRows;
-  const bool has_token = lane / 4 < a.m, wants_row_codes = F::kIntegers && a.x_zero != nullptr;
-  const unsigned char* x = shared + lane / 4 * token_bytes + lane % 4 * (F::kWide ? 32 : 16);
+  const bool wants_row_codes = F::kIntegers && a.x_zero != nullptr;
+  const unsigned char* x =
+      shared + min(lane / 4, a.m - 1) * p.token_bytes + lane % 4 * (F::kWide ? 32 : 16);
 
-  Line<F> next;
-  if (warp < lines) load_line(next, a, blockIdx.x, warp, lane);
-  stage_input<F>(a, shared, token_bytes, aligned);
+  Line<F> ahead[F::kAhead];
+  int load_tile = warp < p.lines ? blockIdx.x : tiles, load_at = warp;
+  const auto load = [&](Line<F>& to) {
+    if (load_tile >= tiles) return;
+    load_line(to, a, p, load_tile, load_at, lane);
+    load_at += warps;
+    if (load_at >= p.lines) {
+      load_at = warp;
+      load_tile += gridDim.x;
+    }
+  };
+  ptx::grid_launch_dependents();
+#pragma unroll
+  for (int i = 0; i < F::kAhead; ++i) load(ahead[i]);
+  ptx::grid_wait();  // x is written, and what reads out is done
+  stage_input<F>(a, shared, p.token_bytes, p.aligned);
+  ptx::copy_wait<0>();
   __syncthreads();  // x is there
   int turn = 0;
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x, turn ^= 1) {
     Sums<F> sums;
-    for (int line = warp; line < lines; line += warps) {
-      const Line<F> now = next;
-      const bool ends = line + warps >= lines;
-      const int next_tile = ends ? tile + gridDim.x : tile;
-      if (next_tile < tiles) load_line(next, a, next_tile, ends ? warp : line + warps, lane);
-      multiply(sums, now, x + line * 2 * F::kXBlock, has_token, wants_row_codes);
+    for (int line = warp; line < p.lines; line += warps) {
+      const Line<F> now = ahead[0];
+#pragma unroll
+      for (int i = 1; i < F::kAhead; ++i) ahead[i - 1] = ahead[i];
+      load(ahead[F::kAhead - 1]);
+      multiply(sums, now, x + line * 2 * F::kXBlock, wants_row_codes);
     }
     auto* mine = parts + turn * warps * part_size;  // two in turn: one barrier a tile
     put_part(a, sums, mine + warp * part_size, lane);
@@ -325,8 +357,60 @@ int shared_max() {
 }
 
 template <class F>
+Plan plan_of(const GemvArgs& a) {
+  const int unit = a.input == GemvInput::kRun || F::kIntegers ? 16 : 8;
+  const int lines = static_cast<int>((a.row_bytes + kLine - 1) / kLine);
+  const int group_blocks = std::max(1, a.group_cols / 128);
+  return {.lines = lines,
+          .blocks = static_cast<int>(a.row_bytes / 64),
+          .token_bytes = lines * 2 * F::kXBlock + F::kXPad,
+          .aligned = reinterpret_cast<uintptr_t>(a.x) % static_cast<size_t>(unit) == 0 &&
+                     a.x_stride * (a.input == GemvInput::kRun ? 2 : 1) % unit == 0,
+          .groups = a.group_cols > 0 ? a.k / a.group_cols : 0,
+          .group_inverse = ((1 << kInverseBits) + group_blocks - 1) / group_blocks};
+}
+
+struct Blocks {
+  int warps, shared_bytes, count;
+};
+// Of blocks of 8 and of 12 warps, those that leave fewer multiprocessors idle in the last wave.
+// Shared memory beyond kSharedShare takes from L1 what loads in flight need: bf16, 8 rows: 55 % of
+// the bandwidth instead of 75 %.
+// (4-bit codes have fewer bytes in flight.)
+template <class F>
+constexpr int kSharedShare = (F::kSubs > 0 ? 224 : 160) << 10;
+template <class F>
+Blocks blocks_of(const GemvArgs& a, const Plan& p, void (*kernel)(GemvArgs, Plan)) {
+  const int tiles = (a.n + kRows - 1) / kRows;
+  Blocks best{};
+  double most = 0;
+  for (const int warps : {8, kWarpsMax}) {
+    if (a.warps > 0 && warps != kWarpsMax) continue;
+    Blocks b{.warps = a.warps > 0 ? a.warps : warps, .shared_bytes = 0, .count = 0};
+    b.shared_bytes = a.m * p.token_bytes + 2 * b.warps * a.m * kRows * 4;
+    int per_sm = 0;
+    cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, kernel, b.warps * 32,
+                                                             static_cast<size_t>(b.shared_bytes)),
+               "asking how many blocks fit");
+    per_sm = std::max(1, std::min(per_sm, kSharedShare<F> / b.shared_bytes));
+    const int slots = per_sm * multiprocessors(), waves = (tiles + slots - 1) / slots;
+    b.count = std::min(tiles, slots);
+    double share =
+        static_cast<double>(tiles) / waves / slots * std::min(1.0, per_sm * b.warps / 24.0);
+    if (F::kSubs > 0) {  // bound by arithmetic: idle warps count too
+      const int turns = (p.lines + b.warps - 1) / b.warps;
+      share *= static_cast<double>(p.lines) / (turns * b.warps);
+    }
+    if (share <= most) continue;
+    most = share;
+    best = b;
+  }
+  return best;
+}
+
+template <class F>
 void launch(const GemvArgs& a, cudaStream_t stream) {
-  void (*const kernel)(GemvArgs, int, int, bool) = gemv_kernel__sm80<F>;
+  void (*const kernel)(GemvArgs, Plan) = gemv_kernel__sm80<F>;
   static const bool configured = [&] {
     cuda_check(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_max()),
@@ -334,23 +418,19 @@ void launch(const GemvArgs& a, cudaStream_t stream) {
     return true;
   }();
   (void)configured;
-  const int lines = static_cast<int>((a.row_bytes + kLine - 1) / kLine);
-  const int token_bytes = lines * 2 * F::kXBlock + F::kXPad;
-  const int tiles = (a.n + kRows - 1) / kRows;
-  // Few tiles: more warps on each, so that every multiprocessor has enough loads in flight.
-  const int warps = a.warps > 0 ? a.warps : tiles <= 2 * multiprocessors() ? kWarpsMax : 8;
-  const int shared = a.m * token_bytes + 2 * warps * a.m * kRows * 4;
-  int per_sm = 0;
-  cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, kernel, warps * 32,
-                                                           static_cast<size_t>(shared)),
-             "asking how many blocks fit");
-  const int grid = std::min(tiles, std::max(per_sm, 1) * multiprocessors());
-  const int unit = a.input == GemvInput::kRun || F::kIntegers ? 16 : 8;
-  const bool aligned = reinterpret_cast<uintptr_t>(a.x) % unit == 0 &&
-                       a.x_stride * (a.input == GemvInput::kRun ? 2 : 1) % unit == 0;
-  kernel<<<static_cast<unsigned>(grid), static_cast<unsigned>(warps) * 32,
-           static_cast<size_t>(shared), stream>>>(a, lines, token_bytes, aligned);
-  cuda_check(cudaGetLastError(), "launching gemv_kernel__sm80");
+  const Plan p = plan_of<F>(a);
+  const Blocks blocks = blocks_of<F>(a, p, kernel);
+  cudaLaunchAttribute overlap{};  // programmatic dependent launch
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks.count));
+  config.blockDim = dim3(static_cast<unsigned>(blocks.warps) * 32);
+  config.dynamicSmemBytes = static_cast<size_t>(blocks.shared_bytes);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = compute_capability() >= 90 ? 1 : 0;
+  cuda_check(cudaLaunchKernelEx(&config, kernel, a, p), "launching gemv_kernel__sm80");
 }
 
 template <class T>
@@ -383,6 +463,7 @@ int64_t token_bytes_of(const GemvArgs& a) {
 std::string gemv_sm80_why_not(const GemvArgs& a) {
   if (a.m > kGemvRowsMax) return "more than 8 rows";
   if (a.m * token_bytes_of(a) > shared_max()) return "the activations do not fit in shared memory";
+  if (a.weight == GemvWeight::kS4 && a.k > 1 << 16) return "K is beyond 65536";
   if (a.row_bytes % 16 != 0) return "rows of weights are no multiple of 16 bytes";
   if (a.weight == GemvWeight::kS4 && (a.k % 128 != 0 || a.k % a.group_cols != 0))
     return "K is no multiple of 128 and of the group";

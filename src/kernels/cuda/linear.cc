@@ -91,6 +91,7 @@ bool try_gemm(const LinearCall& call) {
       .elem = !weight.quantized()     ? GemmElem::kBf16
               : *weight.elem == kE4M3 ? GemmElem::kE4M3
                                       : GemmElem::kS8,
+      .fast_accum = call.fast_accum,
       .a = call.x.data,
       .b = call.w.data + l.codes,
       .a_stride = call.x.stride,
@@ -276,7 +277,8 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
                         .w = w,
                         .epilogue = e,
                         .rows = static_cast<int>(out.rows),
-                        .stream = q.stream.get()};
+                        .stream = q.stream.get(),
+                        .fast_accum = q.fast_accum};
   for (const CudaLinearKernel& kernel : kKernels) {
     if (runs_here(kernel, q) && kernel.takes(w.request) && kernel.try_run(call)) return;
   }

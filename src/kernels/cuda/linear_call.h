@@ -27,6 +27,7 @@ struct LinearCall {
   const Epilogue& epilogue;
   int rows;  // M
   cudaStream_t stream;
+  bool fast_accum = false;
 };
 
 // Every format.

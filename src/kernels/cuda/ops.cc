@@ -36,6 +36,7 @@ CudaQueue::CudaQueue(const DeviceConfig& config) {
                 "use --isa auto, or portable for kernels that need no more than sm_80");
   }
   portable_only = config.isa == "portable";
+  fast_accum = config.fast_accum;
   cudaDeviceProp properties{};
   cuda_check(cudaGetDeviceProperties(&properties, 0), "asking for the GPU's properties");
   capability = properties.major * 10 + properties.minor;

@@ -226,6 +226,14 @@ __device__ inline void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// ---- arithmetic
+// (a & mask) ^ flip, in one instruction.
+__device__ inline uint32_t and_xor(uint32_t a, uint32_t mask, uint32_t flip) {
+  uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(out) : "r"(a), "r"(mask), "r"(flip));
+  return out;
+}
+
 // ---- global memory
 // 16 bytes that this kernel reads once: not kept in L1.
 __device__ inline uint4 load_streamed(const void* from) {
@@ -272,12 +280,18 @@ __device__ inline void store_matrix_x4(void* row, uint32_t a, uint32_t b, uint32
       : "memory");
 }
 
-// ---- programmatic dependent launch
+// ---- programmatic dependent launch (sm_90; nothing on older GPUs)
+// Returns once the grids that this one depends on have ended, their writes visible.
 __device__ inline void grid_wait() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
+// The next grid may start, as far as it does not wait.
 __device__ inline void grid_launch_dependents() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 }  // namespace mantissa::cuda::ptx

@@ -29,6 +29,7 @@ struct CudaQueue {
   int capability = 0;          // 90: Hopper
   std::string device_name;     // "NVIDIA H200"
   bool portable_only = false;  // --isa portable: no kernel that needs more than Ampere
+  bool fast_accum = false;     // --fast-accum
   Stream stream;
   DeviceMemory amax;  // one float: of a per-tensor activation
 

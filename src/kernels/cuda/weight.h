@@ -14,13 +14,14 @@ namespace mantissa::cuda {
 
 // Where element k of a row of 4-bit codes lies. A block of 128 elements is 64 bytes, as 4 x 4 words
 // of eight elements; the words are stored transposed, so that the 16 bytes of one lane hold a word
-// of each 32 elements, and four lanes together never mix groups of 32.
+// of each 32 elements, and four lanes together never mix groups of 32. In a word, even elements are
+// the low half: (word >> 4 j) & 0x000f000f are elements 2 j and 2 j + 1.
 struct Nibble {
   int byte, shift;
 };
 __host__ __device__ inline Nibble nibble_of(int k) {
-  const int word = k / 8 % 16;
-  return {k / 128 * 64 + (word % 4 * 4 + word / 4) * 4 + k % 8 / 2, k % 2 * 4};
+  const int word = k / 8 % 16, nibble = k % 2 * 4 + k % 8 / 2;
+  return {k / 128 * 64 + (word % 4 * 4 + word / 4) * 4 + nibble / 2, nibble % 2 * 4};
 }
 
 struct WeightLayout {

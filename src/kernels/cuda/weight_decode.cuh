@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/ptx.cuh"
+
 namespace mantissa::cuda {
 
 template <class V>
@@ -80,11 +82,11 @@ template <class T>
 __device__ inline uint32_t offset_s4(int zero) {
   return (Pair<T>::kUnits + 8 + static_cast<uint32_t>(zero)) * 0x10001u;
 }
-// Elements `first` and `first` + 4 of the eight int4 codes of a word, less the zero point.
+// Elements 2 j and 2 j + 1 of the eight int4 codes of a word, less the zero point.
 template <class T>
-__device__ inline uint32_t decode_s4(uint32_t word, int first, uint32_t offset) {
+__device__ inline uint32_t decode_s4(uint32_t word, int j, uint32_t offset) {
   constexpr uint32_t kFlip = (Pair<T>::kUnits + 8) * 0x10001u;  // -8..7 become 0..15
-  return subtract<T>(((word >> (4 * first)) & 0x000f000fu) ^ kFlip, offset);
+  return subtract<T>(ptx::and_xor(word >> (4 * j), 0x000f000fu, kFlip), offset);
 }
 
 }  // namespace mantissa::cuda
