@@ -5,8 +5,16 @@
 namespace mantissa::cpu {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kGemmRows = 2,
+              kDirectRows = 1;  // g++ takes minutes for the larger tiles, instrumented
+#else
 // The register tile: 24 sums, 4 operands of weights, one of x.
-constexpr int kGemmRows = 6, kGemmStrips = 4;
+constexpr int kGemmRows = 6;
+// Up to so many rows weights are decoded in registers (linear_bf16.inc).
+constexpr int kDirectRows = 4;
+#endif
+constexpr int kGemmStrips = 4;
 
 typedef uint32_t __attribute__((may_alias, aligned(1))) Pair;
 
@@ -55,32 +63,23 @@ MANTISSA_SIMD void each(const Body& body) {
   });
 }
 
+// Calls call(Index<count>), 1 <= count <= kMost.
+template <int kMost, class Call>
+static void with_count(int64_t count, const Call& call) {
+  if (count == kMost) {
+    call(Index<kMost>{});
+  } else if constexpr (kMost > 1) {
+    with_count<kMost - 1>(count, call);
+  }
+}
+
 // Calls block.run<kRows>(first) for blocks of rows of nearly equal size, at most kGemmRows each.
 template <class Block>
 static void for_row_blocks(int64_t rows, const Block& block) {
   int64_t blocks = (rows + kGemmRows - 1) / kGemmRows;
   for (int64_t r = 0; blocks > 0; --blocks) {
     const int64_t count = (rows - r + blocks - 1) / blocks;
-    switch (count) {
-      case 1:
-        block.template run<1>(r);
-        break;
-      case 2:
-        block.template run<2>(r);
-        break;
-      case 3:
-        block.template run<3>(r);
-        break;
-      case 4:
-        block.template run<4>(r);
-        break;
-      case 5:
-        block.template run<5>(r);
-        break;
-      default:
-        block.template run<6>(r);
-        break;
-    }
+    with_count<kGemmRows>(count, [&](auto rows_now) { block.template run<rows_now()>(r); });
     r += count;
   }
 }
