@@ -159,7 +159,9 @@ std::string overview_help(const std::string& group) {
 void print_version(bool json) {
   const std::string sets = instruction_sets(read_cpu_features());
   std::vector<std::pair<std::string, std::string>> devices;
+  bool cuda = false;
   for (const Ops* ops : all_ops()) {
+    cuda = cuda || !ops->host_memory;
     try {
       Queue* queue = ops->open(DeviceConfig{});
       devices.emplace_back(ops->name, ops->describe(queue));
@@ -172,14 +174,15 @@ void print_version(bool json) {
     boost::json::object object{{"version", std::string(version())},
                                {"commit", std::string(commit())},
                                {"compiler", std::string(compiler())},
-                               {"cuda", "none"},
+                               {"cuda", cuda ? "13" : "none"},
                                {"instruction_sets", sets}};
     boost::json::object& list = object["devices"].emplace_object();
     for (const auto& [name, description] : devices) list[name] = description;
     return print_json(object);
   }
-  std::string out = text("mantissa ", version(), " (", commit(), ")\ncompiler: ", compiler(),
-                         "\nCUDA: not in this build\ninstruction sets: ", sets, "\n");
+  std::string out =
+      text("mantissa ", version(), " (", commit(), ")\ncompiler: ", compiler(),
+           "\nCUDA: ", cuda ? "13" : "not in this build", "\ninstruction sets: ", sets, "\n");
   for (const auto& [name, description] : devices)
     out += text("device ", name, ": ", description, "\n");
   print_text(out);

@@ -13,21 +13,14 @@
 namespace mantissa {
 namespace {
 
-// Flags of other devices: asked for here, they could only be ignored, so they are refused.
-struct ForeignFlag {
-  std::string_view name, why;
-};
-constexpr ForeignFlag kCudaOnly[] = {
-    {"fast-accum", "cpu and ref always sum in full precision"},
-    {"gpu-memory-utilization", "this build has no CUDA backend, so no GPU memory is used"},
-};
-
+// The weights of a load are planned, not taken as a share of the device: the flag could only be
+// ignored, so it is refused.
 void refuse_foreign_flags(const Args& args) {
-  for (const ForeignFlag& flag : kCudaOnly) {
-    if (!args.given(flag.name)) continue;
-    throw Error(text("--", flag.name, " has no effect on a CPU: ", flag.why),
-                text("leave out --", flag.name));
-  }
+  if (!args.given("gpu-memory-utilization")) return;
+  throw Error(
+      "--gpu-memory-utilization has no effect: the KV cache is sized by --max-model-len and "
+      "--max-num-seqs on every device",
+      "leave out --gpu-memory-utilization");
 }
 
 std::string bits_text(double bits) {
@@ -64,6 +57,7 @@ ModelOptions model_options_of(const Args& args) {
   options.kv_scale = static_cast<float>(args.real("kv-scale"));
   options.attention_backend = args.text("attention-backend");
   options.dummy = args.text("load-format") == "dummy";
+  options.fast_accum = args.flag("fast-accum");
   options.strict = args.flag("strict");
   options.seed = static_cast<uint64_t>(args.integer("seed"));
   options.threads = static_cast<int>(args.integer("threads"));

@@ -23,6 +23,7 @@ struct Queue;  // a backend's execution context: threads or stream, scratch memo
 struct DeviceConfig {
   int threads = 0;             // 0: all cores this process may use
   std::string isa = "auto";    // avx512 | avx2 | portable; forced means forced
+  bool fast_accum = false;     // FP8 sums stay in the tensor cores (cuda only)
   int64_t scratch_tokens = 0;  // the largest M of a forward pass; scratch is allocated for it
 };
 

@@ -125,10 +125,18 @@ Model::State::State(const ModelOptions& given) : options(given) {
   options.attention_backend = attention_backend_of(options.attention_backend);
   if (options.device == "auto") options.device = "cpu";
   ops = &find_ops(options.device);
+  if (options.fast_accum && ops->host_memory) {
+    throw Error(text("--fast-accum has no effect on ", options.device,
+                     ", which always sums in full precision"),
+                "leave out --fast-accum");
+  }
+  if (options.threads == 0) options.threads = usable_cores();
   resolve_limits();
-  queue = {
-      ops->open({.threads = options.threads, .isa = options.isa, .scratch_tokens = limits.tokens}),
-      QueueClose{ops}};
+  queue = {ops->open({.threads = options.threads,
+                      .isa = options.isa,
+                      .fast_accum = options.fast_accum,
+                      .scratch_tokens = limits.tokens}),
+           QueueClose{ops}};
   if (!options.dummy) checkpoint = Checkpoint::open(options.folder);
   layout = make_layout(config, options, *run_dtype, *ops, queue.get(),
                        checkpoint ? &*checkpoint : nullptr);

@@ -27,7 +27,8 @@ struct ModelOptions {
   std::string kv_cache_dtype = "auto";
   float kv_scale = 0;  // > 0: --kv-scale
   std::string attention_backend = "auto";
-  bool dummy = false;  // --load-format dummy: random weights, config.json alone
+  bool dummy = false;       // --load-format dummy: random weights, config.json alone
+  bool fast_accum = false;  // --fast-accum (device cuda)
   bool strict = false;
   uint64_t seed = 0;
   int threads = 0;

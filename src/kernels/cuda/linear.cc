@@ -1,5 +1,8 @@
 // `linear`: the table of its kernels, and who takes which call. A weight's codes have one layout
 // for all of them, so a small batch and a large one may go to different kernels.
+#include <algorithm>
+#include <type_traits>
+
 #include "base/error.h"
 #include "kernels/cuda/gemm_sm90.h"
 #include "kernels/cuda/gemv.h"
@@ -81,6 +84,39 @@ bool try_gemv(const LinearCall& call) {
   const GemvArgs args = gemv_args(call);
   if (!gemv_sm80_why_not(args).empty()) return false;
   gemv__sm80(args, call.stream);
+  return true;
+}
+
+// Rows [first, first + count) of x, residual and out.
+GemvArgs rows_of(GemvArgs a, int first, int count) {
+  const auto shift = [&](auto* p, int64_t bytes) {
+    using P = decltype(p);
+    using Byte =
+        std::conditional_t<std::is_const_v<std::remove_pointer_t<P>>, const std::byte, std::byte>;
+    return p == nullptr ? p : reinterpret_cast<P>(reinterpret_cast<Byte*>(p) + first * bytes);
+  };
+  a.x = shift(a.x, a.x_stride * (a.input == GemvInput::kRun ? 2 : 1));
+  a.x_scale = shift(a.x_scale, a.x_scale_stride * 4);
+  a.x_zero = shift(a.x_zero, a.x_scale_stride * 4);
+  a.residual = shift(a.residual, a.residual_stride * 2);
+  a.out = shift(a.out, a.out_stride * (a.out_f32 ? 4 : 2));
+  a.m = count;
+  return a;
+}
+
+// Streaming the weights a few times is faster than tiles that are mostly empty.
+constexpr int kStreamsMax = 4;
+bool try_gemm_mixed(const LinearCall& call) {
+  const GemvArgs args = gemv_args(call);
+  if (!gemm_mixed_sm80_why_not(args).empty()) return false;
+  for (int rows = kGemvRowsMax; rows >= 1; --rows) {
+    if ((args.m + rows - 1) / rows > kStreamsMax) break;
+    if (!gemv_sm80_why_not(rows_of(args, 0, rows)).empty()) continue;
+    for (int m = 0; m < args.m; m += rows)
+      gemv__sm80(rows_of(args, m, std::min(rows, args.m - m)), call.stream);
+    return true;
+  }
+  gemm_mixed__sm80(args, call.stream);
   return true;
 }
 
