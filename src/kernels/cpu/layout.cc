@@ -57,6 +57,7 @@ DecodeTable make_table(const Elem& elem, Codes codes, bool asymmetric) {
     negates &= (t.bf16[i] | 0x8000u) == t.bf16[i + 128];
   }
   t.half = repeats || negates;
+  t.int8 = codes == Codes::kByte && elem == int_elem(8);
   t.sign_mask = !repeats && negates ? 0x80 : 0;
   return t;
 }

@@ -36,6 +36,7 @@ struct DecodeTable {
   uint8_t bf16_high[256];
   uint8_t sign_mask = 0;  // 0x80 where entry i + 128 is entry i with the sign set
   bool half = false;      // entries 128.. repeat 0..127, up to sign_mask
+  bool int8 = false;      // two's complement of 8 bits
 };
 
 struct LinearArgs {
