@@ -1,5 +1,5 @@
 // Linear of 1..8 rows on the GPU: achieved share of the read bandwidth, weights rotated over more
-// than twice the L2, launches in a graph.
+// than twice the L2, launches in a graph. Of more rows: the GEMM that decodes its weights, TFLOP/s.
 //   gemv_bench [--warps] -> JSON lines on standard output (--warps: for every block size)
 #include <algorithm>
 #include <cstdio>
@@ -84,9 +84,13 @@ void time_one(const Kind& kind, Shape s, int m, int warps) {
                 .n = s.n,
                 .k = s.k,
                 .warps = warps};
-  if (!gemv_sm80_why_not(args).empty()) {
+  const bool streams = m <= kGemvRowsMax;
+  const auto run = streams ? gemv__sm80 : gemm_mixed__sm80;
+  const std::string why_not = streams ? gemv_sm80_why_not(args) : gemm_mixed_sm80_why_not(args);
+  const int launches = streams ? kLaunches : 4;
+  if (!why_not.empty()) {
     std::printf("{\"gemv\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"not_run\":\"%s\"}\n", kind.name, m,
-                s.n, s.k, gemv_sm80_why_not(args).c_str());
+                s.n, s.k, why_not.c_str());
   } else {
     cudaStream_t stream;
     cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
@@ -94,12 +98,12 @@ void time_one(const Kind& kind, Shape s, int m, int warps) {
     cudaGraph_t graph;
     cudaGraphExec_t exec;
     args.w = weights[0];
-    gemv__sm80(args, stream);
+    run(args, stream);
     cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing");
-    for (int i = 0; i < kLaunches; ++i) {
+    for (int i = 0; i < launches; ++i) {
       args.w = weights[static_cast<size_t>(i % sets)];
       args.w_scale = kind.bits == 16 ? nullptr : scales + i * scale_bytes;
-      gemv__sm80(args, stream);
+      run(args, stream);
     }
     cuda_check(cudaStreamEndCapture(stream, &graph), "capturing");
     cuda_check(cudaGraphInstantiate(&exec, graph, 0), "instantiating the graph");
@@ -114,16 +118,17 @@ void time_one(const Kind& kind, Shape s, int m, int warps) {
       cuda_check(cudaEventSynchronize(end), "timing");
       float ms = 0;
       cudaEventElapsedTime(&ms, begin, end);
-      if (i >= 3) times.push_back(ms * 1000 / kLaunches);
+      if (i >= 3) times.push_back(ms * 1000 / static_cast<float>(launches));
     }
     std::sort(times.begin(), times.end());
     const double p50 = times[times.size() / 2];
     std::printf(
         "{\"gemv\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"warps\":%d,\"p10_us\":%.2f,\"p50_us\":%.2f,"
-        "\"p90_us\":%.2f,\"gb_per_s\":%.0f,\"percent\":%.1f}\n",
+        "\"p90_us\":%.2f,\"gb_per_s\":%.0f,\"percent\":%.1f,\"tflops\":%.1f}\n",
         kind.name, m, s.n, s.k, warps, times[times.size() / 10], p50, times[times.size() * 9 / 10],
         static_cast<double>(bytes) / p50 * 1e-3,
-        static_cast<double>(bytes) / (p50 * 1e-6) / kReadBandwidth * 100);
+        static_cast<double>(bytes) / (p50 * 1e-6) / kReadBandwidth * 100,
+        2.0 * m * s.n * s.k / p50 * 1e-6);
     std::fflush(stdout);
     cudaEventDestroy(begin);
     cudaEventDestroy(end);
@@ -148,6 +153,8 @@ int main(int argc, char** argv) {
     for (const Kind& kind : kKinds) {
       for (const Shape& s : kShapes) {
         for (const int m : {1, 2, 4, 8}) time_one(kind, s, m, 0);
+        if (kind.weight != GemvWeight::kS8 || kind.input != GemvInput::kS8)
+          for (const int m : {64, 1024}) time_one(kind, s, m, 0);
         if (!every_size) continue;
         for (const int warps : {2, 4, 6, 8, 10, 12}) time_one(kind, s, 1, warps);
       }

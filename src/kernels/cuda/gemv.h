@@ -52,4 +52,11 @@ constexpr int kGemvRowsMax = 8;
 std::string gemv_sm80_why_not(const GemvArgs& args);
 void gemv__sm80(const GemvArgs& args, cudaStream_t stream);
 
+// Any M, for weights decoded to the run dtype (all but int8 codes on both sides).
+std::string gemm_mixed_sm80_why_not(const GemvArgs& args);
+void gemm_mixed__sm80(const GemvArgs& args, cudaStream_t stream);
+
+// What both ask of the weights.
+std::string weights_why_not(const GemvArgs& args);
+
 }  // namespace mantissa::cuda

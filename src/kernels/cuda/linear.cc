@@ -241,6 +241,40 @@ constexpr CudaLinearKernel kKernels[] = {
      false,
      [](const WeightRequest& r) { return *r.run_dtype == kBF16 && !r.scheme.weight.quantized(); },
      try_gemm},
+    {{"gemm_run_run_16__sm80"},
+     "sm_80, bf16 or f16 weights",
+     80,
+     false,
+     [](const WeightRequest& r) { return runs_16_bits(r) && !r.scheme.weight.quantized(); },
+     try_gemm_mixed},
+    {{"gemm_e4m3_any_16__sm80"},
+     "sm_80, bf16 or f16, e4m3 weights per channel, activations in either or in e4m3",
+     80,
+     false,
+     [](const WeightRequest& r) {
+       const Spec& a = r.scheme.activation;
+       return runs_16_bits(r) && is_e4m3(r.scheme.weight) && (!a.quantized() || is_e4m3(a));
+     },
+     try_gemm_mixed},
+    {{"gemm_s8_run_16__sm80"},
+     "sm_80, bf16 or f16, int8 weights per channel",
+     80,
+     false,
+     [](const WeightRequest& r) {
+       return runs_16_bits(r) && is_int8(r.scheme.weight) && !r.scheme.activation.quantized();
+     },
+     try_gemm_mixed},
+    {{"gemm_s4_any_16__sm80"},
+     "sm_80, bf16 or f16, int4 weights in groups of 32, 64 or multiples of 128, K a multiple of "
+     "128",
+     80,
+     false,
+     [](const WeightRequest& r) {
+       const Spec& a = r.scheme.activation;
+       return runs_16_bits(r) && is_int4(r.scheme.weight) &&
+              (!a.quantized() || is_e4m3(a) || is_int8_token(a));
+     },
+     try_gemm_mixed},
     {{"linear_any_any_any__sm80"},
      "sm_80",
      80,
