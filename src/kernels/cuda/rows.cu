@@ -75,9 +75,15 @@ struct Form {
   int32_t* zero_points;
 };
 
+// Forms of one row each; a tensor's scale needs all rows first.
+struct Forms {
+  Form form[Activation::kFormatsMax];
+  int count;
+};
+
+// One row, by the whole block. x was written by this block, or before it ran.
 template <class T>
-__global__ void quantize_rows_kernel(const T* x, int64_t stride, int cols, Form form) {
-  const int64_t row = blockIdx.x;
+__device__ void quantize_row(const T* x, int64_t row, int cols, const Form& form) {
   const bool grouped = form.group < cols;
   // Per token: the whole block on one row. Groups: a warp a group.
   const int lanes = grouped ? 32 : blockDim.x, lane = threadIdx.x % lanes;
@@ -85,7 +91,7 @@ __global__ void quantize_rows_kernel(const T* x, int64_t stride, int cols, Form 
   for (int g = first; g * form.group < cols; g += step) {
     const int begin = g * form.group, end = min(cols, begin + form.group);
     Range r{0, 0, 0};
-    for (int c = begin + lane; c < end; c += lanes) r = include(r, to_f32(x[row * stride + c]));
+    for (int c = begin + lane; c < end; c += lanes) r = include(r, to_f32(x[c]));
     const auto fold = [&](float v) { return grouped ? warp_max(v) : block_max(v); };
     r = {fold(r.amax), -fold(-r.min), fold(r.max)};
     const Scale s = scale_of(form.kind, grouped, r);
@@ -94,9 +100,20 @@ __global__ void quantize_rows_kernel(const T* x, int64_t stride, int cols, Form 
       if (form.zero_points != nullptr) form.zero_points[row * form.scale_stride + g] = s.zero;
     }
     for (int c = begin + lane; c < end; c += lanes) {
-      form.codes[row * form.stride + c] = code_of(form.kind, to_f32(x[row * stride + c]), s);
+      form.codes[row * form.stride + c] = code_of(form.kind, to_f32(x[c]), s);
     }
   }
+}
+// For norm and gate, once the block has written its row.
+template <class T>
+__device__ void quantize_written(const T* x, int64_t row, int cols, const Forms& forms) {
+  if (forms.count == 0) return;
+  __syncthreads();  // the row is written
+  for (int i = 0; i < forms.count; ++i) quantize_row(x, row, cols, forms.form[i]);
+}
+template <class T>
+__global__ void quantize_rows_kernel(const T* x, int64_t stride, int cols, Form form) {
+  quantize_row(x + blockIdx.x * stride, blockIdx.x, cols, form);
 }
 
 // Per tensor: fp8_vllm_tensor. Float bits of non-negative numbers order as integers.
@@ -121,23 +138,29 @@ __global__ void quantize_tensor_kernel(const T* x, int64_t stride, int cols, con
   }
 }
 
+Form form_of(const QuantizedActivation& q, int cols) {
+  return {.kind = *q.spec.elem == kE4M3 ? CodeKind::kE4M3
+                  : q.spec.asymmetric   ? CodeKind::kInt8Asymmetric
+                                        : CodeKind::kInt8,
+          .group = q.spec.block.cols == kAll ? cols : q.spec.block.cols,
+          .codes = q.codes.data,
+          .stride = q.codes.stride,
+          .scales = q.scales.data,
+          .scale_stride = q.scales.stride,
+          .zero_points = q.zero_points.data};
+}
+bool has_row_scales(const QuantizedActivation& q) {
+  return q.spec.block.rows != kAll;
+}
+
 void quantize_form(ConstView x, const QuantizedActivation& q, Queue* queue) {
   const cudaStream_t stream = cuda_queue(queue).stream.get();
   const int rows = static_cast<int>(x.rows), cols = static_cast<int>(x.cols);
-  const CodeKind kind = *q.spec.elem == kE4M3 ? CodeKind::kE4M3
-                        : q.spec.asymmetric   ? CodeKind::kInt8Asymmetric
-                                              : CodeKind::kInt8;
-  const Form form{.kind = kind,
-                  .group = q.spec.block.cols == kAll ? cols : q.spec.block.cols,
-                  .codes = q.codes.data,
-                  .stride = q.codes.stride,
-                  .scales = q.scales.data,
-                  .scale_stride = q.scales.stride,
-                  .zero_points = q.zero_points.data};
+  const Form form = form_of(q, cols);
   with_run_dtype(*x.elem, [&](auto t) {
     using T = decltype(t);
     const T* data = reinterpret_cast<const T*>(x.data);
-    if (q.spec.block.rows != kAll) {
+    if (has_row_scales(q)) {
       quantize_rows_kernel<<<rows, kRowThreads, 0, stream>>>(data, x.stride, cols, form);
       return;
     }
@@ -153,8 +176,9 @@ void quantize_form(ConstView x, const QuantizedActivation& q, Queue* queue) {
 
 template <class T>
 __global__ void rms_norm_kernel(const T* x, int64_t x_stride, T* out, int64_t out_stride, int cols,
-                                const float* gain, float eps) {
+                                const float* gain, float eps, Forms forms) {
   const T* from = x + blockIdx.x * x_stride;
+  T* to = out + blockIdx.x * out_stride;
   float squares = 0;
   for (int c = threadIdx.x; c < cols; c += blockDim.x) {
     const float v = to_f32(from[c]);
@@ -162,8 +186,9 @@ __global__ void rms_norm_kernel(const T* x, int64_t x_stride, T* out, int64_t ou
   }
   const float scale = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(cols) + eps);
   for (int c = threadIdx.x; c < cols; c += blockDim.x) {
-    out[blockIdx.x * out_stride + c] = from_f32<T>(to_f32(from[c]) * scale * gain[c]);
+    to[c] = from_f32<T>(to_f32(from[c]) * scale * gain[c]);
   }
+  quantize_written(to, blockIdx.x, cols, forms);
 }
 
 __device__ float gate_value(GateFn fn, float x) {
@@ -173,12 +198,14 @@ __device__ float gate_value(GateFn fn, float x) {
 }
 template <class T>
 __global__ void gate_kernel(const T* x, int64_t x_stride, T* out, int64_t out_stride, int cols,
-                            GateFn fn) {
+                            GateFn fn, Forms forms) {
   const T* from = x + blockIdx.x * x_stride;
+  T* to = out + blockIdx.x * out_stride;
   for (int c = threadIdx.x; c < cols; c += blockDim.x) {
     const float v = gate_value(fn, to_f32(from[c])) * to_f32(from[cols + c]);
-    out[blockIdx.x * out_stride + c] = from_f32<T>(v);
+    to[c] = from_f32<T>(v);
   }
+  quantize_written(to, blockIdx.x, cols, forms);
 }
 
 // ---- rows picked from tables
@@ -224,8 +251,18 @@ View high_of(const Activation& out, const Elem& elem, int64_t rows, int64_t cols
   if (!out.high.empty()) return out.high;
   return View(q.scratch(rows * cols * elem.bits() / 8), elem, rows, cols);
 }
-void quantize_forms(const Activation& out, ConstView high, Queue* queue) {
-  for (int i = 0; i < out.quantized_count; ++i) quantize_form(high, out.quantized[i], queue);
+Forms row_forms(const Activation& out, int64_t cols) {
+  Forms forms{};
+  for (int i = 0; i < out.quantized_count; ++i) {
+    const QuantizedActivation& q = out.quantized[i];
+    if (has_row_scales(q)) forms.form[forms.count++] = form_of(q, static_cast<int>(cols));
+  }
+  return forms;
+}
+// Those that row_forms() leaves.
+void quantize_tensors(const Activation& out, ConstView high, Queue* queue) {
+  for (int i = 0; i < out.quantized_count; ++i)
+    if (!has_row_scales(out.quantized[i])) quantize_form(high, out.quantized[i], queue);
 }
 
 }  // namespace
@@ -238,10 +275,10 @@ void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, 
     using T = decltype(t);
     rms_norm_kernel<<<static_cast<unsigned>(x.rows), kRowThreads, 0, q.stream.get()>>>(
         reinterpret_cast<const T*>(x.data), x.stride, reinterpret_cast<T*>(high.data), high.stride,
-        static_cast<int>(x.cols), gain, eps);
+        static_cast<int>(x.cols), gain, eps, row_forms(out, x.cols));
   });
   cuda_check(cudaGetLastError(), "launching rms_norm");
-  quantize_forms(out, high, queue);
+  quantize_tensors(out, high, queue);
 }
 
 void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue) {
@@ -252,14 +289,15 @@ void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue) {
     using T = decltype(t);
     gate_kernel<<<static_cast<unsigned>(gate_up.rows), kRowThreads, 0, q.stream.get()>>>(
         reinterpret_cast<const T*>(gate_up.data), gate_up.stride, reinterpret_cast<T*>(high.data),
-        high.stride, static_cast<int>(gate_up.cols / 2), fn);
+        high.stride, static_cast<int>(gate_up.cols / 2), fn, row_forms(out, gate_up.cols / 2));
   });
   cuda_check(cudaGetLastError(), "launching gate");
-  quantize_forms(out, high, queue);
+  quantize_tensors(out, high, queue);
 }
 
 void quantize_rows(const Activation& out, Queue* queue) {
-  if (out.high.rows > 0) quantize_forms(out, out.high, queue);
+  if (out.high.rows == 0) return;
+  for (int i = 0; i < out.quantized_count; ++i) quantize_form(out.high, out.quantized[i], queue);
 }
 
 void embed(View out, const Weight& table, const Batch& batch, Queue* queue) {
