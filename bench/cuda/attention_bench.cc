@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "graph_timer.h"
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/queue.h"
@@ -100,29 +101,8 @@ void time_one(Queue* q, const Case& c) {
     kCudaOps.attention(result, ConstView(qkv.data, kBF16, tokens, width), params, batch, layer, q);
   };
   const cudaStream_t stream = cuda_queue(q).stream.get();
-  cudaEvent_t begin, end;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  const int launches = c.query > 1 ? 2 : 24;
   run(0);
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing");
-  for (int i = 0; i < launches; ++i) run(i);
-  cuda_check(cudaStreamEndCapture(stream, &graph), "capturing");
-  cuda_check(cudaGraphInstantiate(&exec, graph, 0), "instantiating the graph");
-  std::vector<float> times;
-  for (int i = 0; i < 13; ++i) {
-    cudaEventRecord(begin, stream);
-    cudaGraphLaunch(exec, stream);
-    cudaEventRecord(end, stream);
-    cuda_check(cudaEventSynchronize(end), "timing");
-    float ms = 0;
-    cudaEventElapsedTime(&ms, begin, end);
-    if (i >= 3) times.push_back(ms * 1000 / static_cast<float>(launches));
-  }
-  std::sort(times.begin(), times.end());
-  const double us = times[times.size() / 2];
+  const double us = time_graph(stream, c.query > 1 ? 2 : 24, 10, run).p50;
   const double flop =
       4.0 * kHeads * kDim * c.query * c.sequences * (c.context - 0.5 * (c.query - 1));
   std::printf(
@@ -132,10 +112,6 @@ void time_one(Queue* q, const Case& c) {
       static_cast<double>(cache_bytes) / us * 1e-3,
       static_cast<double>(cache_bytes) / (us * 1e-6) / kReadBandwidth * 100, flop / us * 1e-6);
   std::fflush(stdout);
-  cudaGraphExecDestroy(exec);
-  cudaGraphDestroy(graph);
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
 }
 
 }  // namespace

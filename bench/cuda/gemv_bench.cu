@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "graph_timer.h"
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/gemv.h"
 
@@ -95,45 +96,21 @@ void time_one(const Kind& kind, Shape s, int m, int warps) {
     cudaStream_t stream;
     cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
     cuda_check(cudaDeviceSynchronize(), "filling");
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
     args.w = weights[0];
     run(args, stream);
-    cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing");
-    for (int i = 0; i < launches; ++i) {
+    const LaunchTimes us = time_graph(stream, launches, 30, [&](int i) {
       args.w = weights[static_cast<size_t>(i % sets)];
       args.w_scale = kind.bits == 16 ? nullptr : scales + i * scale_bytes;
       run(args, stream);
-    }
-    cuda_check(cudaStreamEndCapture(stream, &graph), "capturing");
-    cuda_check(cudaGraphInstantiate(&exec, graph, 0), "instantiating the graph");
-    cudaEvent_t begin, end;
-    cudaEventCreate(&begin);
-    cudaEventCreate(&end);
-    std::vector<float> times;
-    for (int i = 0; i < 33; ++i) {
-      cudaEventRecord(begin, stream);
-      cudaGraphLaunch(exec, stream);
-      cudaEventRecord(end, stream);
-      cuda_check(cudaEventSynchronize(end), "timing");
-      float ms = 0;
-      cudaEventElapsedTime(&ms, begin, end);
-      if (i >= 3) times.push_back(ms * 1000 / static_cast<float>(launches));
-    }
-    std::sort(times.begin(), times.end());
-    const double p50 = times[times.size() / 2];
+    });
     std::printf(
         "{\"gemv\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"warps\":%d,\"p10_us\":%.2f,\"p50_us\":%.2f,"
         "\"p90_us\":%.2f,\"gb_per_s\":%.0f,\"percent\":%.1f,\"tflops\":%.1f}\n",
-        kind.name, m, s.n, s.k, warps, times[times.size() / 10], p50, times[times.size() * 9 / 10],
-        static_cast<double>(bytes) / p50 * 1e-3,
-        static_cast<double>(bytes) / (p50 * 1e-6) / kReadBandwidth * 100,
-        2.0 * m * s.n * s.k / p50 * 1e-6);
+        kind.name, m, s.n, s.k, warps, us.p10, us.p50, us.p90,
+        static_cast<double>(bytes) / us.p50 * 1e-3,
+        static_cast<double>(bytes) / (us.p50 * 1e-6) / kReadBandwidth * 100,
+        2.0 * m * s.n * s.k / us.p50 * 1e-6);
     std::fflush(stdout);
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    cudaGraphExecDestroy(exec);
-    cudaGraphDestroy(graph);
     cudaStreamDestroy(stream);
   }
   for (unsigned char* p : weights) cudaFree(p);
