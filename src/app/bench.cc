@@ -5,10 +5,11 @@
 #include "app/command.h"
 #include "app/load.h"
 #include "app/output.h"
+#include "app/queue.h"
 #include "base/error.h"
 #include "bench/latency.h"
-#include "bench/read_bandwidth.h"
 #include "bench/throughput.h"
+#include "kernels/cpu/peaks.h"
 #include "model/architecture.h"
 
 namespace mantissa {
@@ -121,15 +122,15 @@ void run_latency(const Args& args) {
   options.logits_rows_max = bench.batch_size;
   options.kv_tokens = latency_kv_tokens(bench);
   Model model = open_model(args, options);
-  const int threads = model.options().threads;
-  const double before = read_bandwidth_gb_s(threads);
+  const OpenQueue queue = open_queue(find_ops("cpu"), args);  // for the probes
+  const double before = cpu::machine_read_gb_s(queue.get());
   std::vector<LatencyIteration> iterations;
   {
     Progress bar(args, "running");
     iterations = measure_latency(engine_model(model), bench,
                                  [&](int64_t done, int64_t total) { bar.update(done, total); });
   }
-  const double after = read_bandwidth_gb_s(threads);
+  const double after = cpu::machine_read_gb_s(queue.get());
   const MeanStd prefill = mean_std(prefill_rates(bench, iterations)),
                 decode = mean_std(decode_rates(bench, iterations));
   const double steps_per_s = decode.mean / static_cast<double>(bench.batch_size);

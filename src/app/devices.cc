@@ -4,11 +4,12 @@
 #include "app/command.h"
 #include "app/help.h"
 #include "app/output.h"
+#include "app/queue.h"
 #include "app/version.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "bench/read_bandwidth.h"
 #include "device/cpu_features.h"
+#include "kernels/cpu/peaks.h"
 #include "kernels/ops.h"
 
 namespace mantissa {
@@ -19,11 +20,8 @@ Table backends(const Args& args) {
   for (const Ops* ops : all_ops()) {
     if (args.text("device") != "auto" && args.text("device") != ops->name) continue;
     try {
-      Queue* queue = ops->open({.threads = static_cast<int>(args.integer("threads")),
-                                .isa = args.text("isa"),
-                                .scratch_tokens = 1});
-      table.rows.push_back({std::string(ops->name), ops->describe(queue)});
-      ops->close(queue);
+      const OpenQueue queue = open_queue(*ops, args);
+      table.rows.push_back({std::string(ops->name), ops->describe(queue.get())});
     } catch (const Error& e) {
       if (args.text("device") != "auto") throw;
       table.rows.push_back({std::string(ops->name), text("cannot run: ", e.found)});
@@ -32,12 +30,26 @@ Table backends(const Args& args) {
   return table;
 }
 
+// "31.2 GB/s with 1 thread, 59.8 with 2".
+std::string read_text(const Peaks& peaks) {
+  std::string out;
+  for (size_t t = 0; t < peaks.read_gb_s.size(); ++t) {
+    out += text(t == 0 ? "" : ", ", fixed(peaks.read_gb_s[t], 1), t == 0 ? " GB/s with " : " with ",
+                t + 1, t == 0 ? " thread" : "");
+  }
+  return out;
+}
+std::string rate_text(double rate, const char* unit) {
+  return rate > 0 ? text(fixed(rate, 0), " ", unit) : "no such instruction";
+}
+
 void run(const Args& args) {
   const CpuFeatures cpu = read_cpu_features();
   const Table table = backends(args);
   const int threads =
       args.integer("threads") > 0 ? static_cast<int>(args.integer("threads")) : usable_cores();
-  const double read = read_bandwidth_gb_s(threads);
+  const OpenQueue queue = open_queue(find_ops("cpu"), args);
+  const Peaks peaks = cpu::machine_peaks(queue.get(), true);
   if (args.flag("json")) {
     boost::json::array rows;
     for (const std::vector<std::string>& row : table.rows)
@@ -50,7 +62,10 @@ void run(const Args& args) {
                                          {"l1d_bytes", cpu.l1d_bytes},
                                          {"l2_bytes", cpu.l2_bytes},
                                          {"l3_bytes", cpu.l3_bytes},
-                                         {"read_gb_s", read},
+                                         {"read_gb_s", peaks.read_gb_s.back()},
+                                         {"f32_gflops", peaks.f32_gflops},
+                                         {"bf16_gflops", peaks.bf16_gflops},
+                                         {"int8_gops", peaks.int8_gops},
                                          {"version", std::string(version())},
                                          {"commit", std::string(commit())}});
     return print_json(rows);
@@ -62,8 +77,10 @@ void run(const Args& args) {
                {"instruction sets", instruction_sets(cpu)},
                {"caches", text("L1d ", cpu.l1d_bytes >> 10, " KiB, L2 ", cpu.l2_bytes >> 10,
                                " KiB, L3 ", cpu.l3_bytes >> 10, " KiB")},
-               {"memory read, measured", text(fixed(read, 2), " GB/s with ", threads,
-                                              threads == 1 ? " thread" : " threads")}}};
+               {"memory read, measured", read_text(peaks)},
+               {"float32 FMA, measured", rate_text(peaks.f32_gflops, "GFLOP/s")},
+               {"bf16 dot products, measured", rate_text(peaks.bf16_gflops, "GFLOP/s")},
+               {"int8 dot products, measured", rate_text(peaks.int8_gops, "GOP/s")}}};
   print_text("\n" + markdown(facts));
 }
 
@@ -71,7 +88,7 @@ void run(const Args& args) {
 
 const Verb kDevicesVerb = {
     .name = "devices",
-    .summary = "where models can run here, and the memory bandwidth measured now",
+    .summary = "where models can run here, and what memory and arithmetic reach, measured now",
     .details = "",
     .examples = "mantissa devices\nmantissa devices --threads 1 --json",
     .groups = kCommonOnly,

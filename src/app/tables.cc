@@ -1,11 +1,11 @@
 // `mantissa schemes` and `mantissa kernels`: the tables that everything else reads.
 #include <boost/json.hpp>
 #include <charconv>
-#include <memory>
 
 #include "app/command.h"
 #include "app/help.h"
 #include "app/output.h"
+#include "app/queue.h"
 #include "base/error.h"
 #include "kernels/ops.h"
 #include "quant/scheme.h"
@@ -33,19 +33,6 @@ void print_rows(const Args& args, const Table& table) {
     rows.push_back(std::move(object));
   }
   print_json(rows);
-}
-
-struct QueueClose {
-  const Ops* ops = nullptr;
-  void operator()(Queue* queue) const noexcept { ops->close(queue); }
-};
-using OpenQueue = std::unique_ptr<Queue, QueueClose>;
-
-OpenQueue open_queue(const Ops& ops, const Args& args) {
-  return OpenQueue(ops.open({.threads = static_cast<int>(args.integer("threads")),
-                             .isa = args.text("isa"),
-                             .scratch_tokens = 1}),
-                   QueueClose{&ops});
 }
 
 // Which kernel runs the scheme on this device, or why none does.

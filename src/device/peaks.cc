@@ -120,6 +120,10 @@ Peaks measure_peaks(const PeakLoops& loops, int threads, const std::string& mach
   return peaks;
 }
 
+double measure_read_gb_s(const PeakLoops& loops, int threads) {
+  return read_rate(loops, map_read_buffer().get(), threads);
+}
+
 std::string to_json(const Peaks& peaks) {
   std::ostringstream out;
   out << std::setprecision(6) << "{\"machine\":" << quoted_json(peaks.machine)

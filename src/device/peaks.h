@@ -38,6 +38,9 @@ struct PeakLoops {
 // Median of several runs each, in under 10 s.
 Peaks measure_peaks(const PeakLoops& loops, int threads, const std::string& machine);
 
+// Read bandwidth alone, by `threads`, 1e9 bytes/s; under 2 s.
+double measure_read_gb_s(const PeakLoops& loops, int threads);
+
 std::string to_json(const Peaks& peaks);
 // The cache. load: nullopt where there is none for the machine, or it is not readable as one.
 std::filesystem::path peaks_file(const std::string& machine);

@@ -20,6 +20,11 @@ PeakLoop loop_of(const IsaPeakLoop& loop) {
   return {loop.run, loop.ops_per_round};
 }
 
+PeakLoops peak_loops(Isa isa) {
+  const IsaPeakLoops& loops = loops_of(isa);
+  return {loops.read, loops.read_two, loop_of(loops.f32), loop_of(loops.bf16), loop_of(loops.int8)};
+}
+
 }  // namespace
 
 std::string machine_name(Queue* queue) {
@@ -33,12 +38,14 @@ Peaks machine_peaks(Queue* queue, bool again) {
   if (!again) {
     if (auto cached = load_peaks(machine)) return *cached;
   }
-  const IsaPeakLoops& loops = loops_of(q.isa);
-  const Peaks peaks = measure_peaks(
-      {loops.read, loops.read_two, loop_of(loops.f32), loop_of(loops.bf16), loop_of(loops.int8)},
-      q.pool.threads(), machine);
+  const Peaks peaks = measure_peaks(peak_loops(q.isa), q.pool.threads(), machine);
   save_peaks(peaks);
   return peaks;
+}
+
+double machine_read_gb_s(Queue* queue) {
+  const CpuQueue& q = cpu_queue(queue);
+  return measure_read_gb_s(peak_loops(q.isa), q.pool.threads());
 }
 
 }  // namespace mantissa::cpu

@@ -11,4 +11,7 @@ std::string machine_name(Queue* queue);
 // From the cache, or measured (under 10 s) and cached; `again`: measured in any case.
 Peaks machine_peaks(Queue* queue, bool again = false);
 
+// Read bandwidth now, by the queue's threads: what a bench measures just before and after.
+double machine_read_gb_s(Queue* queue);
+
 }  // namespace mantissa::cpu
