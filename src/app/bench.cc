@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "bench/latency.h"
 #include "bench/throughput.h"
-#include "kernels/cpu/peaks.h"
 #include "model/architecture.h"
 
 namespace mantissa {
@@ -122,15 +121,16 @@ void run_latency(const Args& args) {
   options.logits_rows_max = bench.batch_size;
   options.kv_tokens = latency_kv_tokens(bench);
   Model model = open_model(args, options);
-  const OpenQueue queue = open_queue(find_ops("cpu"), args);  // for the probes
-  const double before = cpu::machine_read_gb_s(queue.get());
+  const Ops& ops = find_ops(model.options().device);
+  const OpenQueue queue = open_queue(ops, args);  // for the probes
+  const double before = ops.read_gb_s(queue.get());
   std::vector<LatencyIteration> iterations;
   {
     Progress bar(args, "running");
     iterations = measure_latency(engine_model(model), bench,
                                  [&](int64_t done, int64_t total) { bar.update(done, total); });
   }
-  const double after = cpu::machine_read_gb_s(queue.get());
+  const double after = ops.read_gb_s(queue.get());
   const MeanStd prefill = mean_std(prefill_rates(bench, iterations)),
                 decode = mean_std(decode_rates(bench, iterations));
   const double steps_per_s = decode.mean / static_cast<double>(bench.batch_size);

@@ -74,6 +74,9 @@ struct Ops {
   // download: waits for the operations before it.
   void (*download)(void* host, const void* device, int64_t bytes, Queue*);
 
+  // Read bandwidth of that memory, measured now, in under 2 s (1e9 bytes/s).
+  double (*read_gb_s)(Queue*);
+
   // ---- weights
   // Picks kernel and layout: `kernel` and `bytes` of the result are final, `data` is null. Throws
   // Error naming the weight, the candidates and the reasons when no kernel reads the scheme.

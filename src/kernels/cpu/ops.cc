@@ -3,6 +3,7 @@
 
 #include "device/cpu_features.h"
 #include "kernels/cpu/parts.h"
+#include "kernels/cpu/peaks.h"
 #include "kernels/cpu/queue.h"
 #include "kernels/host_memory.h"
 
@@ -45,6 +46,7 @@ const Ops kCpuOps{
     .release = release_host,
     .upload = copy_host,
     .download = copy_host,
+    .read_gb_s = cpu::machine_read_gb_s,
     .plan_weight = cpu::plan_weight,
     .pack_rows = cpu::pack_rows,
     .finish_weight = cpu::finish_weight,

@@ -38,7 +38,7 @@ Peaks machine_peaks(Queue* queue, bool again) {
   if (!again) {
     if (auto cached = load_peaks(machine)) return *cached;
   }
-  const Peaks peaks = measure_peaks(peak_loops(q.isa), q.pool.threads(), machine);
+  Peaks peaks = measure_peaks(peak_loops(q.isa), q.pool.threads(), machine);
   save_peaks(peaks);
   return peaks;
 }

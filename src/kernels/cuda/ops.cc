@@ -121,6 +121,7 @@ const Ops kCudaOps{
     .release = cuda::release,
     .upload = cuda::upload,
     .download = cuda::download,
+    .read_gb_s = cuda::read_gb_s,
     .plan_weight = cuda::plan_weight,
     .pack_rows = cuda::pack_rows,
     .finish_weight = cuda::finish_weight,

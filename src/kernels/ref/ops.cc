@@ -37,6 +37,15 @@ std::string describe(Queue* queue) {
   return text("ref float64, ", threads, threads == 1 ? " thread" : " threads");
 }
 
+// The reference is not made to be fast: its memory is the host's, measured as the cpu row does.
+double read_gb_s(Queue* queue) {
+  const Ops& cpu = find_ops("cpu");
+  Queue* other = cpu.open({.threads = queue_of(queue).pool.threads()});
+  const double rate = cpu.read_gb_s(other);
+  cpu.close(other);
+  return rate;
+}
+
 std::vector<KernelInfo> kernels(Queue*) {
   std::vector<KernelInfo> rows;
   for (const char* operation : {"linear", "embed", "rms_norm", "quantize_rows", "rope_write",
@@ -58,6 +67,7 @@ const Ops kRefOps{
     .release = release_host,
     .upload = copy_host,
     .download = copy_host,
+    .read_gb_s = ref::read_gb_s,
     .plan_weight = ref::plan_weight,
     .pack_rows = ref::pack_rows,
     .finish_weight = ref::finish_weight,
