@@ -27,7 +27,7 @@ Words words_of(std::string_view line) {
 }
 
 std::string tiny_text() {
-  const std::string path = testing::TempDir() + "mantissa_tiny.txt";
+  std::string path = testing::TempDir() + "mantissa_tiny.txt";
   std::ofstream(path) << "The history of the river begins in the mountains of the north .\n";
   return path;
 }
@@ -92,7 +92,7 @@ struct Refusal {
   const char* found;
   const char* fix;
 };
-void PrintTo(const Refusal& refusal, std::ostream* out) {
+void PrintTo(const Refusal& refusal, std::ostream* out) {  // NOLINT: GoogleTest's name
   *out << "mantissa " << refusal.line;
 }
 constexpr Refusal kRefusals[] = {

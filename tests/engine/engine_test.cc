@@ -75,11 +75,13 @@ void step_into(Engine& engine, std::map<SequenceId, Result>& results) {
 
 std::vector<Result> run_all(Engine& engine, const std::vector<Request>& requests) {
   std::vector<SequenceId> ids;
+  ids.reserve(requests.size());
   std::map<SequenceId, Result> results;
   for (const Request& r : requests) ids.push_back(engine.submit(r));
   while (!engine.idle()) step_into(engine, results);
   EXPECT_EQ(engine.stats().pages_free, engine.stats().pages_total);
   std::vector<Result> out;
+  out.reserve(ids.size());
   for (const SequenceId id : ids) out.push_back(results[id]);
   return out;
 }
@@ -93,6 +95,7 @@ std::vector<Result> run_together(const Model::Limits& limits,
 
 std::vector<Result> run_one_by_one(const std::vector<Request>& requests) {
   std::vector<Result> out;
+  out.reserve(requests.size());
   for (const Request& r : requests) out.push_back(run_together(roomy(), {r}).front());
   return out;
 }

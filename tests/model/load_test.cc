@@ -105,8 +105,8 @@ void expect_refused(const ModelOptions& options, const std::vector<std::string>&
   }
 }
 
-const char* kGqa = "llama-gqa-tied";
-const char* kNorm = "model.layers.1.input_layernorm.weight";
+constexpr const char* kGqa = "llama-gqa-tied";
+constexpr const char* kNorm = "model.layers.1.input_layernorm.weight";
 
 TEST(Load, MissingTensorIsNamed) {
   ModelCopy copy(kGqa);

@@ -74,7 +74,7 @@ std::string refuses(const CpuLinear& kernel, const WeightRequest& request) {
     if (!rows || !(*weight.elem == int_elem(8)))
       return "reads symmetric int8 weights with a scale per channel or tensor";
   }
-  if (const std::string why = layout_refuses(request); !why.empty()) return why;
+  if (std::string why = layout_refuses(request); !why.empty()) return why;
   const PackedLayout layout = packed_layout(request, kernel.codes == Codes::kInt8);
   if (layout.codes != kernel.codes) return "reads another weight format";
   if (kernel.arithmetic == Arithmetic::kBf16 && kernel.input == Input::kRunDtype &&
