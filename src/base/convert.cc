@@ -40,10 +40,9 @@ void from_f32(Matrix<const float> x, View out) {
   convert_rows(x, out.as<uint16_t>(), [](float v) { return f16_from_f32(v); });
 }
 
-float round_to(const Elem& dtype, float x) {
-  check_run_dtype(dtype);
-  if (dtype == kBF16) return f32_from_bf16(bf16_from_f32(x));
-  return dtype == kF16 ? f32_from_f16(f16_from_f32(x)) : x;
+RunDtype run_dtype_of(const Elem& elem) {
+  check_run_dtype(elem);
+  return elem == kF32 ? RunDtype::kF32 : elem == kF16 ? RunDtype::kF16 : RunDtype::kBF16;
 }
 
 std::array<float, 256> decode_table(const Elem& elem) {

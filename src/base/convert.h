@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 
 #include "base/view.h"
 
@@ -12,8 +13,18 @@ namespace mantissa {
 void to_f32(ConstView x, Matrix<float> out);
 // out = x rounded to nearest even to f32, f16 or bf16; overflow becomes infinity.
 void from_f32(Matrix<const float> x, View out);
+
+// The run dtypes as a number, for code that devices compile too.
+enum class RunDtype : uint8_t { kF32, kF16, kBF16 };
+RunDtype run_dtype_of(const Elem& elem);
 // x rounded to a run dtype and back; overflow becomes infinity.
-float round_to(const Elem& dtype, float x);
+constexpr float round_to(RunDtype dtype, float x) {
+  if (dtype == RunDtype::kBF16) return f32_from_bf16(bf16_from_f32(x));
+  return dtype == RunDtype::kF16 ? f32_from_f16(f16_from_f32(x)) : x;
+}
+inline float round_to(const Elem& dtype, float x) {
+  return round_to(run_dtype_of(dtype), x);
+}
 
 // The values of all codes of a format of at most 8 bits, indexed by the code (bits above bits() are
 // ignored).
@@ -46,6 +57,17 @@ constexpr uint8_t encode_fast(float value) {
   uint32_t sign = (bits >> 31) << (E.bits() - 1);
   if (E.nan == NanCodes::kNegZero) sign = code == 0 ? 0 : sign;
   return static_cast<uint8_t>(code | sign);
+}
+
+// decode() of a code that is finite, of the same formats.
+template <const Elem& E>
+constexpr float decode_fast(uint8_t code) {
+  static_assert(E.is_float() && E.has_sign && E.man_bits > 0 && E.bits() <= 8);
+  constexpr uint32_t kSign = 1u << (E.bits() - 1);
+  constexpr float kRebias = static_cast<float>(pow2(127 - E.bias));
+  const uint32_t field = (code & (kSign - 1)) << (23 - E.man_bits);
+  const float magnitude = __builtin_bit_cast(float, field) * kRebias;  // exact, also of subnormals
+  return (code & kSign) != 0 ? -magnitude : magnitude;
 }
 
 // Rounds |value| <= 2^22 to the nearest integer, ties to even: the low bits of the result are its

@@ -74,7 +74,7 @@ struct Stripe {
 
 BlockScale scale_of(const BlockQuantizer& q, const Stripe& s, const BlockTargets& out,
                     QuantReport& report) {
-  const bool asymmetric = q.input.spec.asymmetric;
+  const bool asymmetric = q.spec.asymmetric;
   float& scale = out.scales.row(s.scale_row)[static_cast<size_t>(s.block)];
   int32_t* zero =
       asymmetric ? &out.zero_points.row(s.scale_row)[static_cast<size_t>(s.block)] : nullptr;
@@ -85,7 +85,7 @@ BlockScale scale_of(const BlockQuantizer& q, const Stripe& s, const BlockTargets
   } else {
     const BlockRange range = range_of(s.rows, s.first, s.width, asymmetric);
     report.zero_blocks += range.amax == 0 ? 1 : 0;
-    found = q.recipe.block_scale(q.input, range);
+    found = block_scale(q.recipe.rule, q.input, range);
   }
   scale = found.scale;
   if (zero != nullptr) *zero = found.zero;
@@ -94,7 +94,7 @@ BlockScale scale_of(const BlockQuantizer& q, const Stripe& s, const BlockTargets
 
 void quantize_block(const BlockQuantizer& q, const Stripe& s, const BlockTargets& out,
                     QuantReport& report) {
-  const Spec& spec = q.input.spec;
+  const Spec& spec = q.spec;
   const auto codes_of = [&](size_t r) {
     return out.codes.row(s.row0 + static_cast<int64_t>(r)).subspan(s.first, s.width);
   };
@@ -109,15 +109,15 @@ void quantize_block(const BlockQuantizer& q, const Stripe& s, const BlockTargets
   const BlockScale scale = scale_of(q, s, out, report);
   for (size_t r = 0; r < s.rows.count(); ++r) {
     const std::span<const float> piece = s.rows.row(r).subspan(s.first, s.width);
-    encode_row(spec, q.recipe, *q.input.run_dtype, scale, piece, codes_of(r));
-    if (may_saturate(spec)) report.saturated += count_saturated(spec, q.recipe, scale, piece);
+    encode_row(q.input, q.recipe, scale, piece, codes_of(r));
+    if (may_saturate(spec)) report.saturated += count_saturated(q.input, q.recipe, scale, piece);
   }
 }
 
 }  // namespace
 
 QuantReport BlockQuantizer::run(Matrix<const float> x, const BlockTargets& out) const {
-  const Block block = input.spec.block;
+  const Block block = spec.block;
   QuantReport report;
   report.values = x.rows * x.cols;
   if (report.values == 0) return report;

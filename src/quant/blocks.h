@@ -17,6 +17,7 @@ struct BlockTargets {
 };
 
 struct BlockQuantizer {
+  Spec spec;
   RecipeInput input;  // global_amax and global_scale set where the spec has them
   RecipeRow recipe;
   bool given = false;  // scales stand in the targets already (static activations)

@@ -23,12 +23,12 @@ BlockRange finite_range(std::span<const float> x);
 void replace_nan(std::span<const float> x, std::span<float> out, QuantReport& report);
 
 // Codes of x, which has no NaN; one byte each, upper bits zero.
-void encode_row(const Spec& spec, const RecipeRow& recipe, const Elem& run_dtype,
-                const BlockScale& scale, std::span<const float> x, std::span<uint8_t> codes);
+void encode_row(const RecipeInput& in, const RecipeRow& recipe, const BlockScale& scale,
+                std::span<const float> x, std::span<uint8_t> codes);
 
 // Finite values that clamping moves by a step or more. (Less happens by design: the largest value
 // of a symmetric int4 group lies half a step beyond the largest code.)
-int64_t count_saturated(const Spec& spec, const RecipeRow& recipe, const BlockScale& scale,
+int64_t count_saturated(const RecipeInput& in, const RecipeRow& recipe, const BlockScale& scale,
                         std::span<const float> x);
 
 }  // namespace mantissa

@@ -60,6 +60,8 @@ void QuantReport::add(const QuantReport& other) {
 }
 
 struct WeightQuantizer::State {
+  Spec spec;
+  const Elem* run_dtype = nullptr;
   RecipeInput input;
   RecipeRow recipe;
   int64_t rows = 0, cols = 0;
@@ -72,9 +74,12 @@ WeightQuantizer::WeightQuantizer(const Spec& spec, int64_t rows, int64_t cols,
   check(rows >= 0 && cols >= 0, "WeightQuantizer: a shape");
   check(!spec.quantized() || spec.when == When::kAtLoad, "WeightQuantizer: a weight's spec");
   check(!(spans_rows(spec) && spec.asymmetric), "no zero points over a whole tensor");
-  state_->input.spec = spec;
-  state_->input.run_dtype = &run_dtype;
-  if (spec.quantized()) state_->recipe = find_recipe(spec);
+  state_->spec = spec;
+  state_->run_dtype = &run_dtype;
+  if (spec.quantized()) {
+    state_->recipe = find_recipe(spec);
+    state_->input = recipe_input(spec, run_dtype);
+  }
   state_->rows = rows;
   state_->cols = cols;
 }
@@ -82,12 +87,12 @@ WeightQuantizer::WeightQuantizer(const Spec& spec, int64_t rows, int64_t cols,
 WeightQuantizer::~WeightQuantizer() = default;
 
 bool WeightQuantizer::needs_observe() const {
-  return spans_rows(state_->input.spec);
+  return spans_rows(state_->spec);
 }
 
 int64_t WeightQuantizer::band_multiple() const {
-  const Block block = state_->input.spec.block;
-  return state_->input.spec.quantized() && block.rows != kAll ? block.rows : 1;
+  const Block block = state_->spec.block;
+  return state_->spec.quantized() && block.rows != kAll ? block.rows : 1;
 }
 
 void WeightQuantizer::observe(Matrix<const float> band) {
@@ -102,11 +107,11 @@ void WeightQuantizer::observe(Matrix<const float> band) {
 
 QuantReport WeightQuantizer::quantize(int64_t row0, Matrix<const float> band,
                                       QuantRows& out) const {
-  const Spec& spec = state_->input.spec;
+  const Spec& spec = state_->spec;
   check(band.cols == state_->cols, "WeightQuantizer::quantize: whole rows");
   check(0 <= row0 && row0 + band.rows <= state_->rows, "WeightQuantizer::quantize: rows in range");
   check(row0 % band_multiple() == 0, "WeightQuantizer::quantize: a band starts at a block");
-  out.elem = spec.quantized() ? spec.elem : state_->input.run_dtype;
+  out.elem = spec.quantized() ? spec.elem : state_->run_dtype;
   out.block = spec.block;
   out.rows = band.rows;
   out.cols = band.cols;
@@ -116,15 +121,15 @@ QuantReport WeightQuantizer::quantize(int64_t row0, Matrix<const float> band,
   out.codebook.clear();
   if (!spec.quantized()) return store_unquantized(*out.elem, band, out);
 
-  BlockQuantizer quantizer{.input = state_->input, .recipe = state_->recipe};
+  BlockQuantizer quantizer{.spec = spec, .input = state_->input, .recipe = state_->recipe};
   RecipeInput& input = quantizer.input;
   const float amax = __builtin_bit_cast(float, state_->amax_bits.load());
   if (spec.global_scale) {
     input.global_amax = amax;
-    out.global_scale = input.global_scale = quantizer.recipe.global_scale(input);
+    out.global_scale = input.global_scale = global_scale(quantizer.recipe.global, input);
   }
   if (spec.block == per_tensor()) {
-    quantizer.fixed = quantizer.recipe.block_scale(input, {.amax = amax});
+    quantizer.fixed = block_scale(quantizer.recipe.rule, input, {.amax = amax});
   }
   const int64_t scale_rows = blocks_along(band.rows, spec.block.rows);
   const int64_t scale_cols = blocks_along(band.cols, spec.block.cols);
@@ -148,8 +153,8 @@ QuantReport quantize_activation(const Spec& spec, Matrix<const float> x,
   check(spec.quantized() && spec.when != When::kAtLoad,
         "quantize_activation: an activation's spec");
   check(spec.block.rows == 1 || spec.block == per_tensor(), "scales of rows, groups or the tensor");
-  BlockQuantizer quantizer{.input = {.spec = spec, .run_dtype = &kF32},
-                           .recipe = find_recipe(spec)};
+  BlockQuantizer quantizer{
+      .spec = spec, .input = recipe_input(spec, kF32), .recipe = find_recipe(spec)};
   RecipeInput& input = quantizer.input;
   const bool per_call = spec.when == When::kPerCall;
   BlockRange range;
@@ -164,13 +169,13 @@ QuantReport quantize_activation(const Spec& spec, Matrix<const float> x,
   if (spec.global_scale) {
     check(out.global_scale != nullptr, "quantize_activation: a place for the global scale");
     input.global_amax = range.amax;
-    if (per_call) *out.global_scale = quantizer.recipe.global_scale(input);
+    if (per_call) *out.global_scale = global_scale(quantizer.recipe.global, input);
     input.global_scale = *out.global_scale;
     check(input.global_scale > 0 && std::isfinite(input.global_scale), "a global scale above 0");
   } else if (!per_call) {
     quantizer.given = true;
   } else if (spec.block == per_tensor()) {
-    quantizer.fixed = quantizer.recipe.block_scale(input, range);
+    quantizer.fixed = block_scale(quantizer.recipe.rule, input, range);
   }
   return quantizer.run(
       x,

@@ -50,8 +50,7 @@ class FormWriter {
     const bool made = elem == kE4M3 || elem == kE5M2 || !elem.is_float();
     const bool plain = recipe_.apply == Apply::kDivide || recipe_.apply == Apply::kMultiply;
     fast_ = made && plain && !recipe_.ties_down && !spec.global_scale;
-    input_.spec = spec;
-    input_.run_dtype = &kF32;
+    input_ = recipe_input(spec, kF32);
   }
 
   // Whether a row's codes depend on other rows.
@@ -107,7 +106,7 @@ class FormWriter {
     Range all{};
     for (const Range& range : ranges)
       all = {std::min(all.min, range.min), std::max(all.max, range.max)};
-    const BlockScale scale = recipe_.block_scale(input_, block_range(all));
+    const BlockScale scale = block_scale(recipe_.rule, input_, block_range(all));
     form_.scales.row(0)[0] = scale.scale;
     if (form_.spec.asymmetric) form_.zero_points.row(0)[0] = scale.zero;
     queue.pool.parallel_for(x.rows, grain, [&](int, int64_t begin, int64_t end) {
@@ -128,7 +127,7 @@ class FormWriter {
         spec.asymmetric ? &form_.zero_points.row(scale_row)[static_cast<size_t>(block)] : nullptr;
     if (spec.when == When::kStatic) return given_scale(recipe_, scale, zero == nullptr ? 0 : *zero);
     const BlockScale found =
-        recipe_.block_scale(input_, block_range(kernels_.range(args_.run, x, count)));
+        block_scale(recipe_.rule, input_, block_range(kernels_.range(args_.run, x, count)));
     scale = found.scale;
     if (zero != nullptr) *zero = found.zero;
     return found;
