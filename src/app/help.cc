@@ -218,16 +218,6 @@ std::string nearest_name(std::string_view typed, const std::vector<std::string>&
   return nearest;
 }
 
-std::vector<std::string_view> split_list(std::string_view comma_separated) {
-  std::vector<std::string_view> out;
-  while (!comma_separated.empty()) {
-    const size_t end = std::min(comma_separated.find(','), comma_separated.size());
-    out.push_back(comma_separated.substr(0, end));
-    comma_separated.remove_prefix(std::min(end + 1, comma_separated.size()));
-  }
-  return out;
-}
-
 std::vector<std::string> to_strings(const std::vector<std::string_view>& views) {
   return {views.begin(), views.end()};
 }

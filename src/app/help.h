@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "app/command.h"
+#include "base/list.h"
 
 namespace mantissa {
 
@@ -28,7 +29,6 @@ std::string instruction_sets(const CpuFeatures& cpu);
 // The name that a mistyped one most likely meant; empty where none is near.
 std::string nearest_name(std::string_view typed, const std::vector<std::string>& names);
 
-std::vector<std::string_view> split_list(std::string_view comma_separated);
 std::vector<std::string> to_strings(const std::vector<std::string_view>& views);
 
 }  // namespace mantissa

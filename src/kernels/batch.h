@@ -29,14 +29,16 @@ struct Batch {
 //   scaled:        scale = max(min(amax, FLT_MAX) / max_value(elem), 2^-126) over the D values of
 //   one
 //                  (token, KV head), K and V each, NaN left out; code = encode(value / scale)
-//   static_scale:  code = encode(value * (1 / static_scale))
+//   k_scale, v_scale (static): code = encode(value * (1 / its scale))
 // and read back as decode(code) * scale.
 struct KvShape {
   int32_t layers = 0, kv_heads = 0, head_dim = 0;
   int32_t page_tokens = 16;
   const Elem* elem = nullptr;  // the run dtype, or an online 8-bit format
   bool scaled = false;         // float32 scale per (token, KV head), K and V each
-  float static_scale = 0;      // > 0: --kv-scale, one scale for all; `scaled` is false
+  // > 0: static scales of this layer, from the checkpoint or --kv-scale; `scaled` is false.
+  float k_scale = 0, v_scale = 0;
+  bool is_static() const { return k_scale > 0 && v_scale > 0; }
 };
 struct KvLayer {
   KvShape shape;

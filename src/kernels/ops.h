@@ -97,6 +97,9 @@ struct Ops {
   void (*rms_norm)(const Activation& out, ConstView x, const float* gain, float eps, Queue*);
   // Fills the quantized forms of `out` from out.high.
   void (*quantize_rows)(const Activation& out, Queue*);
+  // range [2] float32 on the device: range[0] = max(range[0], -x), range[1] = max(range[1], x) over
+  // the finite values of x. Both start at 0 (calibration).
+  void (*observe)(ConstView x, float* range, Queue*);
   // out [M, N] (run dtype, or f32 for logits) = epilogue(x w^T). out may not overlap x.
   void (*linear)(View out, const Activation& x, const Weight& w, const Epilogue&, Queue*);
   // qkv [T, (H + 2 KV) * D]: rotates q and k in place (halves convention: pairs i and i + rotary/2)

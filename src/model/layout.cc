@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/list.h"
 #include "model/names.h"
 #include "model/rope.h"
 
@@ -59,6 +60,7 @@ struct Builder {
   }
 
   Slot make_slot(const LinearRow& row, const std::string& prefix);
+  void add_input(Slot& slot, const Scheme& scheme);
   PlannedWeight plan_weight(const std::string& name, const Scheme& weight_scheme, int64_t rows,
                             int64_t cols, bool gathered);
   Vector make_vector(const std::string& module);
@@ -79,13 +81,32 @@ void note_short_group(const WeightRequest& request, std::vector<std::string>& no
                          request.cols % group));
 }
 
+// The range of a dummy model's inputs: of normalized values, what a few thousand of them reach.
+constexpr float kDummyRange = 8;
+
+// Static forms get their scales, from the range that calibration saw.
+void Builder::add_input(Slot& slot, const Scheme& scheme) {
+  const size_t forms = slot.input.quantized.size();
+  slot.input.add(scheme.activation);
+  if (slot.input.quantized.size() == forms || !needs_calibration(scheme)) return;
+  const Spec& spec = scheme.activation;
+  float low = -kDummyRange, high = kDummyRange;
+  if (checkpoint != nullptr) {
+    const auto seen = std::ranges::find(options.input_ranges, slot.module, &InputRange::module);
+    if (seen == options.input_ranges.end()) {
+      throw Error(text(slot.module, ": scheme ", scheme.name,
+                       " needs calibrated activation scales, and this checkpoint has none"),
+                  "add --calibrate FILE with a text like those the model will see, or choose a "
+                  "dynamic form: fp8, ptpc_fp8, int8 or nvfp4");
+    }
+    low = seen->min;
+    high = seen->max;
+  }
+  slot.input.statics.push_back({.spec = spec, .value = static_scale_of(spec, low, high)});
+}
+
 PlannedWeight Builder::plan_weight(const std::string& name, const Scheme& weight_scheme,
                                    int64_t rows, int64_t cols, bool gathered) {
-  if (needs_calibration(weight_scheme)) {
-    throw Error(text(name, ": scheme ", weight_scheme.name,
-                     " needs calibrated activation scales, and this checkpoint has none"),
-                "choose its dynamic form: fp8, ptpc_fp8, int8 or nvfp4");
-  }
   PlannedWeight planned;
   planned.weight = ops.plan_weight({.name = name,
                                     .scheme = weight_scheme,
@@ -107,6 +128,8 @@ Slot Builder::make_slot(const LinearRow& row, const std::string& prefix) {
   };
   std::vector<Run> runs;
   Slot slot;
+  slot.module = prefix + std::string(row.module);
+  slot.input.high = options.observe_inputs;
   slot.cols = size_of(row.cols, config);
   const bool bias = row.bias != nullptr && config.*row.bias;
   int part_count = 0;
@@ -136,7 +159,7 @@ Slot Builder::make_slot(const LinearRow& row, const std::string& prefix) {
     planned.has_bias = bias;
     check_parts(planned, slot.cols);
     slot.rows += run.rows;
-    slot.input.add(run.scheme->activation);
+    add_input(slot, *run.scheme);
     slot.weights.push_back(std::move(planned));
   }
   return slot;
@@ -162,7 +185,9 @@ void Builder::make_head(ModelLayout& layout) {
   check_parts(head, hidden);
   layout.head.rows = vocab;
   layout.head.cols = hidden;
-  layout.head.input.add(head_scheme.activation);
+  layout.head.module = head_module;
+  layout.head.input.high = options.observe_inputs;
+  add_input(layout.head, head_scheme);
   layout.head.weights.push_back(std::move(head));
   if (layout.tied) {
     const TensorInfo* extra =
@@ -190,7 +215,7 @@ void Builder::refuse_unread(const Architecture& architecture) {
     const std::string& name = tensor.name;
     if (claimed.contains(name)) continue;
     const auto derived = [&](std::string_view suffix) { return name.ends_with(suffix); };
-    if (std::ranges::any_of(list_items(architecture.derived_tensors), derived)) continue;
+    if (any_item(architecture.derived_tensors, derived)) continue;
     const std::string module = name.substr(0, name.rfind('.'));
     if (std::binary_search(modules.begin(), modules.end(), module)) {
       throw Error(text("tensor ", name, ": config.json does not ask for it, but its module ",
@@ -238,7 +263,9 @@ ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
             .notices = {},
             .modules = {},
             .claimed = {}};
+  if (options.observe_inputs) b.scheme.activation = b.head_scheme.activation = {};
   ModelLayout layout;
+  layout.observes = options.observe_inputs;
   layout.architecture = &find_architecture(config.id, "config.json");
   layout.run_dtype = &run_dtype;
   layout.gate = find_gate(config.hidden_act);

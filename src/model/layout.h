@@ -11,6 +11,7 @@
 #include "kernels/ops.h"
 #include "model/architecture.h"
 #include "model/model.h"
+#include "quant/static_scale.h"
 
 namespace mantissa {
 
@@ -29,18 +30,29 @@ struct PlannedWeight {
   bool has_bias = false;
 };
 
+// The scale of a static form. It belongs to the slot: all readers of the form share it.
+struct StaticInput {
+  Spec spec;
+  StaticScale value;
+  float *scale = nullptr, *global_scale = nullptr;  // on the device; set by the loader
+  int32_t* zero_point = nullptr;
+};
+
 // The forms of its input that a slot's weights read.
 struct Formats {
   bool high = false;  // the run dtype
   std::vector<Spec> quantized;
+  std::vector<StaticInput> statics;  // one for each static spec of `quantized`
   void add(const Spec& spec);
 };
 
 // The linears that read one input: usually one fused weight, more where --ignore splits it.
 struct Slot {
+  std::string module;  // "model.layers.0.self_attn.qkv_proj"
   std::vector<PlannedWeight> weights;
   Formats input;
   int64_t rows = 0, cols = 0;  // N of all, K
+  float* observed = nullptr;   // calibration: [2] on the device, as Ops::observe keeps it
 };
 
 // A float32 vector on the device: a norm's gain.
@@ -62,6 +74,7 @@ struct ModelLayout {
   PlannedWeight embed;  // without data where the head is tied: then the head is gathered from
   Slot head;
   bool tied = false;
+  bool observes = false;  // every slot has a range (calibration)
   Vector final_norm;
   std::vector<Layer> layers;
   std::vector<float> inv_freq;
@@ -87,6 +100,13 @@ void for_each_weight(ModelLayout& layout, const Visit& visit) {
     }
   }
   for (PlannedWeight& w : layout.head.weights) visit(w);
+}
+template <class Visit>
+void for_each_slot(ModelLayout& layout, const Visit& visit) {
+  for (Layer& layer : layout.layers) {
+    for (Slot& slot : layer.linears) visit(slot);
+  }
+  visit(layout.head);
 }
 template <class Visit>
 void for_each_vector(ModelLayout& layout, const Visit& visit) {

@@ -189,6 +189,15 @@ LoadReport Loader::finish(std::chrono::steady_clock::time_point start) {
   return std::move(report_);
 }
 
+void place_static(StaticInput& s, Arena& arena, const Ops& ops, Queue* queue) {
+  s.scale = arena.take_array<float>(1);
+  s.zero_point = arena.take_array<int32_t>(1);
+  s.global_scale = arena.take_array<float>(1);
+  ops.upload(s.scale, &s.value.scale, 4, queue);
+  ops.upload(s.zero_point, &s.value.zero_point, 4, queue);
+  ops.upload(s.global_scale, &s.value.global_scale, 4, queue);
+}
+
 }  // namespace
 
 int64_t arena_bytes(ModelLayout& layout) {
@@ -198,6 +207,10 @@ int64_t arena_bytes(ModelLayout& layout) {
     if (w.has_bias) bytes += Arena::padded(w.weight.request.rows * 4);
   });
   for_each_vector(layout, [&](Vector& v) { bytes += Arena::padded(v.size * 4); });
+  for_each_slot(layout, [&](Slot& slot) {
+    bytes += Arena::padded(layout.observes ? 2 * 4 : 0);
+    bytes += static_cast<int64_t>(slot.input.statics.size()) * 3 * Arena::padded(4);
+  });
   return bytes;
 }
 
@@ -215,6 +228,13 @@ LoadReport load_weights(ModelLayout& layout, Arena& arena, const Checkpoint* che
   for_each_vector(layout, [&](Vector& v) {
     v.data = arena.take_array<float>(v.size);
     loader.load(v);
+  });
+  for_each_slot(layout, [&](Slot& slot) {
+    for (StaticInput& s : slot.input.statics) place_static(s, arena, ops, queue);
+    if (!layout.observes) return;
+    constexpr float kNothing[2] = {0, 0};
+    slot.observed = arena.take_array<float>(2);
+    ops.upload(slot.observed, kNothing, sizeof kNothing, queue);
   });
   return loader.finish(start);
 }

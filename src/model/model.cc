@@ -7,12 +7,12 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/list.h"
 #include "base/thread_pool.h"
 #include "io/safetensors.h"
 #include "model/arena.h"
 #include "model/layout.h"
 #include "model/loader.h"
-#include "model/names.h"
 #include "model/transformer.h"
 
 namespace mantissa {
@@ -183,7 +183,8 @@ void Model::State::plan_cache() {
               .page_tokens = static_cast<int32_t>(limits.kv_page_tokens),
               .elem = format.elem != nullptr ? format.elem : run_dtype,
               .scaled = format.elem != nullptr && options.kv_scale <= 0,
-              .static_scale = format.elem != nullptr ? options.kv_scale : 0};
+              .k_scale = format.elem != nullptr ? options.kv_scale : 0,
+              .v_scale = format.elem != nullptr ? options.kv_scale : 0};
   if (options.kv_scale > 0 && format.elem == nullptr) {
     throw Error("--kv-scale needs a quantized cache, but --kv-cache-dtype is auto (the run dtype)",
                 "add --kv-cache-dtype fp8, or leave out --kv-scale");
@@ -366,6 +367,18 @@ void Model::forward(const Step& step) {
   check(s.weights.bytes() > 0, "load() before forward()");
   s.check_step(step);
   s.transformer->forward(s.upload(step), s.kv_layers, *s.ops, s.queue.get());
+}
+
+std::vector<InputRange> Model::input_ranges() {
+  State& s = *state_;
+  check(s.options.observe_inputs, "input_ranges() of a model that observes");
+  std::vector<InputRange> ranges;
+  for_each_slot(s.layout, [&](const Slot& slot) {
+    float seen[2];
+    s.ops->download(seen, slot.observed, sizeof seen, s.queue.get());
+    ranges.push_back({.module = slot.module, .min = -seen[0], .max = seen[1]});
+  });
+  return ranges;
 }
 
 Matrix<const float> Model::logits(std::span<const int32_t> rows) {

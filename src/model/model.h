@@ -17,6 +17,12 @@
 
 namespace mantissa {
 
+// The values that the input of one linear (or of fused ones) took: min <= 0 <= max.
+struct InputRange {
+  std::string module;  // of the fused whole: "model.layers.0.self_attn.qkv_proj"
+  float min = 0, max = 0;
+};
+
 struct ModelOptions {
   std::filesystem::path folder;
   std::string device = "auto";          // auto | cpu | ref
@@ -38,6 +44,10 @@ struct ModelOptions {
   int64_t max_num_seqs = 256;             // S of a forward pass
   int64_t kv_tokens = 0;        // capacity of the KV cache; 0: one sequence of max_model_len
   int64_t logits_rows_max = 0;  // R of one logits() call; 0: max_num_seqs
+  // Calibration (eval/calibrate.h). observe_inputs: activations stay in the run dtype and the
+  // ranges of all linears' inputs are kept. input_ranges: what static scales are made of.
+  bool observe_inputs = false;
+  std::vector<InputRange> input_ranges;
 };
 
 // One kind of layer in the printed plan: "self_attn.qkv_proj: 22 x ptpc_fp8, gemm_...".
@@ -99,6 +109,9 @@ class Model {
   void forward(const Step& step);
   // Float32 logits [R, V] of these token rows of the last forward pass; valid until the next call.
   Matrix<const float> logits(std::span<const int32_t> rows);
+
+  // Of every linear's input, over all forward passes so far; needs observe_inputs.
+  std::vector<InputRange> input_ranges();
 
  private:
   struct State;

@@ -4,23 +4,6 @@
 
 namespace mantissa {
 
-std::vector<std::string_view> list_items(std::string_view list) {
-  std::vector<std::string_view> items;
-  while (!list.empty()) {
-    const size_t comma = list.find(',');
-    items.push_back(list.substr(0, comma));
-    list = comma == std::string_view::npos ? std::string_view{} : list.substr(comma + 1);
-  }
-  return items;
-}
-
-bool list_contains(std::string_view list, std::string_view item) {
-  for (std::string_view i : list_items(list)) {
-    if (i == item) return true;
-  }
-  return false;
-}
-
 IgnoreList::IgnoreList(const std::vector<std::string>& patterns) {
   for (const std::string& p : patterns) {
     Pattern pattern{.source = p, .is_regex = p.starts_with("re:"), .used = false, .regex = {}};

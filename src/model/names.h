@@ -1,16 +1,11 @@
-// Small helpers on names: comma-separated lists in table rows, and --ignore patterns on modules.
+// --ignore patterns on the names of modules.
 #pragma once
 
 #include <regex>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace mantissa {
-
-// list: "a,b,c".
-bool list_contains(std::string_view list, std::string_view item);
-std::vector<std::string_view> list_items(std::string_view list);
 
 // --ignore: "re:PATTERN" matches from the start of the module's name as compressed-tensors does
 // (re.match), anything else is the whole name. Names are those of the unfused modules:

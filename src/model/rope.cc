@@ -4,7 +4,7 @@
 #include <numbers>
 
 #include "base/error.h"
-#include "model/names.h"
+#include "base/list.h"
 
 namespace mantissa {
 namespace {

@@ -24,6 +24,19 @@ Formats all_formats(const ModelLayout& layout, std::span<const LinearRole> roles
   return all;
 }
 
+// Static scales stand beside the slot's weights.
+void point_at_statics(const Formats& wanted, Activation& a) {
+  for (const StaticInput& given : wanted.statics) {
+    for (QuantizedActivation& q : a.quantized) {
+      if (q.spec != given.spec) continue;
+      q.global_scale = given.global_scale;
+      if (given.spec.global_scale) continue;
+      q.scales.data = given.scale;
+      q.zero_points.data = given.spec.asymmetric ? given.zero_point : nullptr;
+    }
+  }
+}
+
 }  // namespace
 
 ActivationBuffer::ActivationBuffer(const Elem& run_dtype, int64_t rows, int64_t cols,
@@ -75,6 +88,7 @@ Activation ActivationBuffer::forms(const Formats& wanted, int64_t rows) const {
       q.global_scale = form.global_scale;
     }
   }
+  point_at_statics(wanted, a);
   return a;
 }
 
@@ -133,6 +147,7 @@ View Transformer::view(std::byte* data, int64_t rows, int64_t cols) const {
 
 void Transformer::run_slot(const Slot& slot, const Activation& x, View out, ConstView residual,
                            const Ops& ops, Queue* queue) const {
+  if (slot.observed != nullptr) ops.observe(x.high, slot.observed, queue);
   for (const PlannedWeight& w : slot.weights) {
     const int64_t cols = w.weight.request.rows;
     const Epilogue epilogue{

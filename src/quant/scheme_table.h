@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/list.h"
 #include "quant/scheme.h"
 
 namespace mantissa {
@@ -15,16 +16,5 @@ struct OptionRow {
   void (*apply)(Scheme&);
 };
 std::span<const OptionRow> option_rows();
-
-// Calls fn(item) for each item of a comma-separated list, until it returns true; true if one did.
-template <class Fn>
-constexpr bool any_item(std::string_view list, Fn fn) {
-  while (!list.empty()) {
-    const size_t comma = list.find(',');
-    if (fn(list.substr(0, comma))) return true;
-    list = comma == std::string_view::npos ? std::string_view() : list.substr(comma + 1);
-  }
-  return false;
-}
 
 }  // namespace mantissa

@@ -64,7 +64,8 @@ void run(const Case& c) {
   shape.page_tokens = c.page_tokens;
   shape.elem = c.cell != nullptr ? c.cell : c.run;
   shape.scaled = c.scaled;
-  shape.static_scale = c.cell != nullptr && !c.scaled ? 0.02f : 0;
+  shape.k_scale = c.cell != nullptr && !c.scaled ? 0.02f : 0;
+  shape.v_scale = 1.5f * shape.k_scale;
   Paged paged(ref.ops, shape, lengths);
   int64_t pages = 0;
   for (const int32_t length : lengths) pages += (length + c.page_tokens - 1) / c.page_tokens;

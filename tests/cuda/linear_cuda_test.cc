@@ -19,6 +19,9 @@ constexpr const char* kSchemes[] = {"bf16",
                                     "fp8_weight_only",
                                     "int8",
                                     "int8:asym",
+                                    "fp8_static",
+                                    "int8:static",
+                                    "int8:asym:static",
                                     "int8_weight_only",
                                     "int8_weight_only:g128",
                                     "int8_weight_only:asym",
@@ -105,6 +108,10 @@ void LinearCuda::run(const std::string& name, const Elem& run, const Shape& s, b
   for (size_t n = 0; n < bias.size(); ++n) bias[n] = static_cast<float>(n % 7) - 3;
   Codes codes(scheme.activation.quantized() ? scheme.activation : parse_scheme("int8").activation,
               s.m, s.k);
+  if (codes.spec.when == When::kStatic) {
+    codes.scales[0] = 0.03f;
+    codes.zeros[0] = -7;
+  }
   Activation x_ref = high_only(x.view());
   if (scheme.activation.quantized()) {
     x_ref.quantized[0] = codes.view();

@@ -59,7 +59,8 @@ KvShape kv_shape(const Shape& shape, const CacheFormat& format, const Elem& run)
   kv.head_dim = shape.dim;
   kv.page_tokens = shape.page_tokens;
   kv.elem = format.elem == nullptr ? &run : format.elem;
-  kv.static_scale = format.static_scale;
+  kv.k_scale = format.static_scale;
+  kv.v_scale = 1.5f * format.static_scale;
   kv.scaled = format.elem != nullptr && format.static_scale == 0;
   return kv;
 }
@@ -420,7 +421,9 @@ TEST_P(AttentionTest, EveryBf16IsCachedAsDocumented) {
       for (int64_t d = 0; d < kDim; ++d)
         context.qkv.set(t, 2 * kDim + d, decode(kBF16, static_cast<uint32_t>(t * kDim + d)));
     const CacheFormat format{"", elem, 1.0f, 0};
-    Paged cache(cpu.ops, kv_shape(shape, format, kBF16), context.lengths);
+    KvShape kv = kv_shape(shape, format, kBF16);
+    kv.v_scale = 1;
+    Paged cache(cpu.ops, kv, context.lengths);
     const Tensor out = run_step(cpu, cache, shape, context, shape.sequences);
     for (int64_t t = 0; t < kTokens; ++t) {
       for (int64_t d = 0; d < kDim; ++d) {

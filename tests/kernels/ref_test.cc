@@ -361,7 +361,8 @@ TEST(RefKv, EightBitCachesRoundAsDocumented) {
                         .page_tokens = 4,
                         .elem = row.elem,
                         .scaled = row.scaled,
-                        .static_scale = row.static_scale};
+                        .k_scale = row.static_scale,
+                        .v_scale = 2 * row.static_scale};
     Paged cache(ref.ops, shape, {1});
     Tensor qkv(kF32, 1, 6 * 8), out(kF32, 1, 2 * 8);
     qkv.fill(5, 3);
@@ -377,9 +378,9 @@ TEST(RefKv, EightBitCachesRoundAsDocumented) {
       float scale = std::max(amax / static_cast<float>(max_value(*row.elem)), 0x1p-126f);
       for (int d = 0; d < 8; ++d) {
         const float v = static_cast<float>(qkv.at(0, (4 + h) * 8 + d));
-        const float scaled = row.scaled ? v / scale : v * (1 / row.static_scale);
+        const float scaled = row.scaled ? v / scale : v * (1 / shape.v_scale);
         const double expected =
-            decode(*row.elem, encode(*row.elem, scaled)) * (row.scaled ? scale : row.static_scale);
+            decode(*row.elem, encode(*row.elem, scaled)) * (row.scaled ? scale : shape.v_scale);
         EXPECT_EQ(out.at(0, h * 8 + d), static_cast<float>(expected)) << h << "," << d;
       }
     }

@@ -232,6 +232,27 @@ TEST_P(RowsTest, QuantizedFormsEqualTheReferenceBitForBit) {
   }
 }
 
+TEST_P(RowsTest, ObservedRangesGrowAndLeaveOutWhatIsNotFinite) {
+  for (const Elem* elem : kRunDtypes) {
+    Tensor first(*elem, 40, 130), second(*elem, 3, 7);
+    first.fill(7, 1);
+    second.fill(8, 0.01);
+    first.set(39, 129, 11.5);
+    first.set(0, 0, std::numeric_limits<double>::infinity());
+    first.set(1, 1, std::numeric_limits<double>::quiet_NaN());
+    second.set(2, 6, -21);
+    for (const Device* device : {&cpu, &ref}) {
+      float range[2] = {0, 0};
+      device->ops.observe(first.view(), range, device->queue());
+      EXPECT_EQ(range[1], 11.5f);
+      EXPECT_GT(range[0], 2.0f);
+      device->ops.observe(second.view(), range, device->queue());
+      EXPECT_EQ(range[0], 21.0f) << elem->name << " " << device->ops.name;
+      EXPECT_EQ(range[1], 11.5f);
+    }
+  }
+}
+
 TEST_P(RowsTest, EveryBf16HasTheReferencesCode) {
   for (const Elem* elem : {&kE4M3, &kE5M2, &int_elem(8)}) {
     const Spec spec{.elem = elem, .block = per_tensor(), .when = When::kStatic};

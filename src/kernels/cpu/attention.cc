@@ -47,7 +47,7 @@ PageLayout layout_of(const KvShape& shape) {
   if (shape.head_dim > kHeadDimMax)
     throw Error(text("head size ", shape.head_dim, " is beyond the CPU's ", kHeadDimMax),
                 "use --device ref");
-  if (shape.elem->bits() <= 8 && shape.scaled == (shape.static_scale > 0))
+  if (shape.elem->bits() <= 8 && shape.scaled == shape.is_static())
     throw Error(text("a KV cache of ", shape.elem->name, " with ",
                      shape.scaled ? "both online scales and a static scale" : "no scale"),
                 "keep online scales, or give --kv-scale");
@@ -232,7 +232,8 @@ void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params,
                        .get_as<float>(std::max<int64_t>(1, int64_t{2} * args.half * batch.tokens));
   args.cos_sin = cos_sin;
   args.slots = batch.slots;
-  args.static_inverse = shape.static_scale > 0 ? 1 / shape.static_scale : 0;
+  args.k_inverse = shape.is_static() ? 1 / shape.k_scale : 0;
+  args.v_inverse = shape.is_static() ? 1 / shape.v_scale : 0;
   args.cache = view_of(kv, *qkv.elem);
   const AttentionKernels& kernels = kernels_of(queue);
   queue.pool.parallel_for(batch.tokens, 16, [&](int, int64_t begin, int64_t end) {
@@ -265,8 +266,8 @@ void attention(const Activation& out, ConstView qkv, const AttentionParams& para
   const bool is_static = kv.shape.elem->bits() <= 8 && !kv.shape.scaled;
   job.args.run = format_of(*qkv.elem);
   job.args.cache = view_of(kv, *qkv.elem);
-  job.args.scale = params.scale * (is_static ? kv.shape.static_scale : 1);
-  job.args.v_scale = is_static ? kv.shape.static_scale : 1;
+  job.args.scale = params.scale * (is_static ? kv.shape.k_scale : 1);
+  job.args.v_scale = is_static ? kv.shape.v_scale : 1;
   job.args.soft_cap = params.soft_cap;
   job.args.window = params.window;
   const int64_t page = kv.shape.page_tokens;

@@ -43,10 +43,10 @@ struct RopeArgs {
   std::byte* qkv;
   int64_t stride;  // elements
   int32_t heads, kv_heads;
-  int32_t half;          // rotary_dim / 2
-  const float* cos_sin;  // [T][2][half]: cosines, then sines
-  const int32_t* slots;  // [T]
-  float static_inverse;  // 1 / static scale
+  int32_t half;                // rotary_dim / 2
+  const float* cos_sin;        // [T][2][half]: cosines, then sines
+  const int32_t* slots;        // [T]
+  float k_inverse, v_inverse;  // 1 / static scale of K, of V
   CacheView cache;
 };
 

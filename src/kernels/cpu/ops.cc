@@ -54,6 +54,7 @@ const Ops kCpuOps{
     .embed = cpu::embed,
     .rms_norm = cpu::rms_norm,
     .quantize_rows = cpu::quantize_rows,
+    .observe = cpu::observe,
     .linear = cpu::linear,
     .rope_write = cpu::rope_write,
     .attention = cpu::attention,

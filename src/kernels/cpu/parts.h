@@ -20,6 +20,7 @@ std::vector<KernelInfo> linear_kernels(Queue*);
 // rows*.cc
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue*);
 void quantize_rows(const Activation& out, Queue*);
+void observe(ConstView x, float* range, Queue*);
 void gate(const Activation& out, ConstView gate_up, GateFn, Queue*);
 void gather_rows(View out, ConstView x, std::span<const int32_t> rows, Queue*);
 std::vector<KernelInfo> rows_kernels(Queue*);

@@ -215,6 +215,25 @@ void quantize_rows(const Activation& out, Queue* queue) {
   quantize_forms(out, out.high, cpu_queue(queue));
 }
 
+void observe(ConstView x, float* range, Queue* queue_handle) {
+  CpuQueue& queue = cpu_queue(queue_handle);
+  const RowsKernels& kernels = kernels_of(queue);
+  const Format run = run_format(*x.elem);
+  std::vector<Range> ranges(static_cast<size_t>(queue.pool.threads()));
+  queue.pool.parallel_for(x.rows, grain_rows(kGrainValues, x.cols),
+                          [&](int worker, int64_t begin, int64_t end) {
+                            Range& own = ranges[static_cast<size_t>(worker)];
+                            for (int64_t r = begin; r < end; ++r) {
+                              const Range row = kernels.range(run, x.row(r), x.cols);
+                              own = {std::min(own.min, row.min), std::max(own.max, row.max)};
+                            }
+                          });
+  for (const Range& found : ranges) {
+    range[0] = std::max(range[0], -found.min);
+    range[1] = std::max(range[1], found.max);
+  }
+}
+
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps,
               Queue* queue_handle) {
   if (x.rows == 0) return;
@@ -267,7 +286,8 @@ std::vector<KernelInfo> isa_kernels(std::span<const char* const> operations, con
 }
 
 std::vector<KernelInfo> rows_kernels(Queue* queue) {
-  constexpr const char* kOperations[] = {"rms_norm", "quantize_rows", "gate", "gather_rows"};
+  constexpr const char* kOperations[] = {"rms_norm", "quantize_rows", "observe", "gate",
+                                         "gather_rows"};
   return isa_kernels(kOperations, "_any", cpu_queue(queue));
 }
 

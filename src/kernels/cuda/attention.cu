@@ -62,7 +62,7 @@ __global__ void rope_write_kernel(T* qkv, int64_t stride, RopeArgs a, Cache c) {
       for (int d = lane; d < c.head_dim; d += 32) reinterpret_cast<T*>(cell)[d] = x[d];
       continue;
     }
-    float scale = c.static_scale;
+    float scale = is_v ? c.v_scale : c.k_scale;
     if (c.scaled) {
       float amax = 0;
       for (int d = lane; d < c.head_dim; d += 32) amax = fmaxf(amax, fabsf(to_f32(x[d])));
@@ -115,19 +115,17 @@ __global__ void attention_kernel(T* out, int64_t out_stride, const T* qkv, int64
   float top = -FLT_MAX, sum = 0, value[kHeadDimMax / 32] = {};
   for (int base = first + warp * 32; base <= last; base += 32 * kAttentionWarps) {
     const int j = base + lane;
-    float score = -FLT_MAX, v_scale = 1;
+    float score = -FLT_MAX, v_scale = c.v_scale;
     if (j <= last) {
       const int64_t page = pages[j / c.page_tokens];
       const int offset = j % c.page_tokens;
       const unsigned char* k = cell_at(c, page, offset, kv_head, false);
       float dot = 0;
       for (int d = 0; d < c.head_dim; ++d) dot = fmaf(query[d], decode_cell<T>(c, k, d), dot);
-      float k_scale = c.kind == CellKind::kRunDtype ? 1.0f : c.static_scale;
+      float k_scale = c.k_scale;
       if (c.scaled) {
         k_scale = *scale_at(c, page, offset, kv_head, false);
         v_scale = *scale_at(c, page, offset, kv_head, true);
-      } else if (c.kind != CellKind::kRunDtype) {
-        v_scale = c.static_scale;
       }
       score = dot * k_scale * a.scale;
       if (a.soft_cap > 0) score = a.soft_cap * tanhf(score / a.soft_cap);
@@ -173,7 +171,7 @@ __global__ void attention_kernel(T* out, int64_t out_stride, const T* qkv, int64
 }  // namespace
 
 int64_t kv_page_bytes(const KvShape& s) {
-  if (s.elem->bits() <= 8 && s.scaled == (s.static_scale > 0)) {
+  if (s.elem->bits() <= 8 && s.scaled == s.is_static()) {
     throw Error(text("a KV cache of ", s.elem->name, " with ",
                      s.scaled ? "both online scales and a static scale" : "no scale"),
                 "keep online scales, or give --kv-scale");

@@ -197,7 +197,7 @@ __device__ void weigh(State<F>& st, const AttentionArgs& a, const Cache& c, floa
                       int key, const int (&position)[2], int lane, uint32_t (&high)[4],
                       uint32_t (&low)[4]) {
   using T = typename F::Value;
-  const float scale = a.scale * (F::kCodes && !c.scaled ? c.static_scale : 1.0f);
+  const float scale = a.scale * (F::kCodes ? c.k_scale : 1.0f);
   float most[2] = {-FLT_MAX, -FLT_MAX};
 #pragma unroll
   for (int t = 0; t < 2; ++t) {
@@ -287,7 +287,7 @@ __device__ void store(State<F>& st, const Cache& c, const Tile& tile, const Plac
     st.sum[r] += __shfl_xor_sync(0xffffffffu, st.sum[r], 2);
     const int row = row0 + lane / 4 + r * 8;
     if (row >= rows) continue;
-    const float v_scale = F::kCodes && !c.scaled ? c.static_scale : 1.0f;
+    const float v_scale = F::kCodes ? c.v_scale : 1.0f;
     if constexpr (F::kSplit) {
       const int part = blockIdx.z * kWarps + threadIdx.x / 32;
       const int64_t at =

@@ -15,7 +15,8 @@ struct Cache {
   int page_tokens, kv_heads, head_dim, cell_bytes;
   CellKind kind;
   bool scaled;
-  float static_scale, limit;  // limit: max_value of the format
+  float k_scale, v_scale;  // static; 1 where the cells are of the run dtype or `scaled`
+  float limit;             // max_value of the format
 };
 
 inline CellKind kind_of(const KvShape& s) {
@@ -38,7 +39,8 @@ inline Cache cache_of(const KvLayer& kv) {
           .cell_bytes = cell,
           .kind = kind_of(s),
           .scaled = s.scaled,
-          .static_scale = s.static_scale,
+          .k_scale = s.is_static() ? s.k_scale : 1.0f,
+          .v_scale = s.is_static() ? s.v_scale : 1.0f,
           .limit = static_cast<float>(max_value(*s.elem))};
 }
 

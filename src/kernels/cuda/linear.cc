@@ -39,8 +39,9 @@ bool runs_16_bits(const WeightRequest& r) {
 // Activation formats that rows.cu makes.
 bool activation_is_made(const Spec& s) {
   if (!s.quantized()) return true;
-  if (s.when != When::kPerCall || s.recipe != Recipe::kVllm || s.global_scale || *s.scale != kF32)
-    return false;
+  if (s.recipe != Recipe::kVllm || s.global_scale || *s.scale != kF32) return false;
+  if (s.when == When::kStatic)
+    return s.block == per_tensor() && (*s.elem == kE4M3 || *s.elem == int_elem(8));
   if (*s.elem == kE4M3) return !s.asymmetric;
   return *s.elem == int_elem(8) && s.block == per_row();
 }

@@ -78,8 +78,8 @@ std::string describe(Queue* queue) {
 
 std::vector<KernelInfo> kernels(Queue* queue) {
   std::vector<KernelInfo> rows = linear_kernels(cuda_queue(queue));
-  for (const char* name :
-       {"embed", "rms_norm", "quantize_rows", "gate", "gather_rows", "rope_write", "attention"}) {
+  for (const char* name : {"embed", "rms_norm", "quantize_rows", "observe", "gate", "gather_rows",
+                           "rope_write", "attention"}) {
     rows.push_back({text(name, "_any__sm80"), name, "sm_80", "runs"});
   }
   return rows;
@@ -129,6 +129,7 @@ const Ops kCudaOps{
     .embed = cuda::embed,
     .rms_norm = cuda::rms_norm,
     .quantize_rows = cuda::quantize_rows,
+    .observe = cuda::observe,
     .linear = cuda::linear,
     .rope_write = cuda::rope_write,
     .attention = cuda::attention,

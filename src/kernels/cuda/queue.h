@@ -55,6 +55,7 @@ std::vector<KernelInfo> linear_kernels(const CudaQueue& queue);
 void embed(View out, const Weight& table, const Batch& batch, Queue* queue);
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue* queue);
 void quantize_rows(const Activation& out, Queue* queue);
+void observe(ConstView x, float* range, Queue* queue);
 void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Queue* queue);
 void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params, const Batch& batch,
                 const KvLayer& kv, Queue* queue);

@@ -30,6 +30,7 @@ __device__ Range include(Range r, float x) {
 struct Scale {
   float scale, factor;  // codes are of x / factor, or x * factor
   int zero;
+  bool divide;
 };
 constexpr float kFp8Floor = 1.0f / (448.0f * 512.0f);
 
@@ -37,18 +38,23 @@ constexpr float kFp8Floor = 1.0f / (448.0f * 512.0f);
 __device__ Scale scale_of(CodeKind kind, bool grouped, const Range& r) {
   if (kind == CodeKind::kE4M3) {
     const float s = grouped ? fmaxf(r.amax, 1e-10f) / 448.0f : fmaxf(r.amax / 448.0f, kFp8Floor);
-    return {s, s, 0};
+    return {s, s, 0, true};
   }
   if (kind == CodeKind::kInt8) {
     const float s = r.amax / 127.0f;
-    if (s < FLT_MIN) return {FLT_EPSILON, 1.0f / FLT_EPSILON, 0};
-    return {s, 127.0f / r.amax, 0};
+    if (s < FLT_MIN) return {FLT_EPSILON, 1.0f / FLT_EPSILON, 0, false};
+    return {s, 127.0f / r.amax, 0, false};
   }
   float s = (r.max - r.min) / 255.0f;
   if (!(s <= FLT_MAX)) s = r.max / 255.0f - r.min / 255.0f;
   if (!(s >= FLT_MIN)) s = FLT_EPSILON;
   const float zero = fminf(fmaxf(-128.0f - r.min / s, -128.0f), 127.0f);
-  return {s, 1.0f / s, __float2int_rn(zero)};
+  return {s, 1.0f / s, __float2int_rn(zero), false};
+}
+// given_scale() of quant/recipe.cc, with the row of static activations.
+__device__ Scale static_scale_of(CodeKind kind, float scale, int zero) {
+  const bool divide = kind == CodeKind::kInt8;
+  return {scale, divide ? scale : 1.0f / scale, zero, divide};
 }
 
 __device__ uint8_t encode_e4m3(float x) {
@@ -56,17 +62,18 @@ __device__ uint8_t encode_e4m3(float x) {
   return static_cast<uint8_t>(__nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3));
 }
 __device__ uint8_t code_of(CodeKind kind, float x, const Scale& s) {
-  if (kind == CodeKind::kE4M3) return encode_e4m3(x / s.factor);
+  const float exact = s.divide ? x / s.factor : x * s.factor;
+  if (kind == CodeKind::kE4M3) return encode_e4m3(exact);
   if (x != x) return static_cast<uint8_t>(static_cast<int8_t>(s.zero));
-  const float least = kind == CodeKind::kInt8Asymmetric ? -128.0f : -127.0f;
-  const float units = rintf(x * s.factor) + static_cast<float>(s.zero);
+  const float units = rintf(exact) + static_cast<float>(s.zero);
   return static_cast<uint8_t>(
-      static_cast<int8_t>(__float2int_rn(fminf(fmaxf(units, least), 127.0f))));
+      static_cast<int8_t>(__float2int_rn(fminf(fmaxf(units, -128.0f), 127.0f))));
 }
 
 // One quantized form as kernels see it.
 struct Form {
   CodeKind kind;
+  bool given;      // a static scale stands in scales[0] (and zero_points[0])
   int group;       // columns of one scale; the row's length where per token
   uint8_t* codes;  // [M, stride]
   int64_t stride;
@@ -84,6 +91,13 @@ struct Forms {
 // One row, by the whole block. x was written by this block, or before it ran.
 template <class T>
 __device__ void quantize_row(const T* x, int64_t row, int cols, const Form& form) {
+  if (form.given) {
+    const int zero = form.zero_points != nullptr ? form.zero_points[0] : 0;
+    const Scale s = static_scale_of(form.kind, form.scales[0], zero);
+    for (int c = threadIdx.x; c < cols; c += blockDim.x)
+      form.codes[row * form.stride + c] = code_of(form.kind, to_f32(x[c]), s);
+    return;
+  }
   const bool grouped = form.group < cols;
   // Per token: the whole block on one row. Groups: a warp a group.
   const int lanes = grouped ? 32 : blockDim.x, lane = threadIdx.x % lanes;
@@ -142,6 +156,7 @@ Form form_of(const QuantizedActivation& q, int cols) {
   return {.kind = *q.spec.elem == kE4M3 ? CodeKind::kE4M3
                   : q.spec.asymmetric   ? CodeKind::kInt8Asymmetric
                                         : CodeKind::kInt8,
+          .given = q.spec.when == When::kStatic,
           .group = q.spec.block.cols == kAll ? cols : q.spec.block.cols,
           .codes = q.codes.data,
           .stride = q.codes.stride,
@@ -149,8 +164,8 @@ Form form_of(const QuantizedActivation& q, int cols) {
           .scale_stride = q.scales.stride,
           .zero_points = q.zero_points.data};
 }
-bool has_row_scales(const QuantizedActivation& q) {
-  return q.spec.block.rows != kAll;
+bool rows_stand_alone(const QuantizedActivation& q) {
+  return q.spec.block.rows != kAll || q.spec.when == When::kStatic;
 }
 
 void quantize_form(ConstView x, const QuantizedActivation& q, Queue* queue) {
@@ -160,7 +175,7 @@ void quantize_form(ConstView x, const QuantizedActivation& q, Queue* queue) {
   with_run_dtype(*x.elem, [&](auto t) {
     using T = decltype(t);
     const T* data = reinterpret_cast<const T*>(x.data);
-    if (has_row_scales(q)) {
+    if (rows_stand_alone(q)) {
       quantize_rows_kernel<<<rows, kRowThreads, 0, stream>>>(data, x.stride, cols, form);
       return;
     }
@@ -255,14 +270,14 @@ Forms row_forms(const Activation& out, int64_t cols) {
   Forms forms{};
   for (int i = 0; i < out.quantized_count; ++i) {
     const QuantizedActivation& q = out.quantized[i];
-    if (has_row_scales(q)) forms.form[forms.count++] = form_of(q, static_cast<int>(cols));
+    if (rows_stand_alone(q)) forms.form[forms.count++] = form_of(q, static_cast<int>(cols));
   }
   return forms;
 }
 // Those that row_forms() leaves.
 void quantize_tensors(const Activation& out, ConstView high, Queue* queue) {
   for (int i = 0; i < out.quantized_count; ++i)
-    if (!has_row_scales(out.quantized[i])) quantize_form(high, out.quantized[i], queue);
+    if (!rows_stand_alone(out.quantized[i])) quantize_form(high, out.quantized[i], queue);
 }
 
 }  // namespace

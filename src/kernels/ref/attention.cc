@@ -60,7 +60,7 @@ void write_cell(const KvLayer& kv, int32_t slot, int32_t head, bool v,
     return;
   }
   const float scale = online_scale(values, elem);
-  const float inverse = 1 / kv.shape.static_scale;
+  const float inverse = 1 / (v ? kv.shape.v_scale : kv.shape.k_scale);
   if (kv.shape.scaled) *page.scale(base, v, head, offset) = scale;
   for (size_t d = 0; d < values.size(); ++d) {
     const float x = static_cast<float>(values[d]);
@@ -78,7 +78,8 @@ void read_cell(const KvLayer& kv, int64_t slot, int32_t head, bool v, std::span<
     load_row({cell, elem, 1, kv.shape.head_dim}, 0, out);
     return;
   }
-  const double scale = kv.shape.scaled ? *page.scale(base, v, head, offset) : kv.shape.static_scale;
+  const double fixed = v ? kv.shape.v_scale : kv.shape.k_scale;
+  const double scale = kv.shape.scaled ? *page.scale(base, v, head, offset) : fixed;
   for (size_t d = 0; d < out.size(); ++d)
     out[d] = decode(elem, std::to_integer<uint32_t>(cell[d])) * scale;
 }
@@ -115,7 +116,7 @@ void attend(std::span<const double> q, const std::vector<double>& k, const std::
 
 int64_t kv_page_bytes(const KvShape& shape) {
   check(shape.elem != nullptr, "kv_page_bytes: the cache has a format");
-  if (shape.elem->bits() <= 8 && shape.scaled == (shape.static_scale > 0))
+  if (shape.elem->bits() <= 8 && shape.scaled == shape.is_static())
     throw Error(text("a KV cache of ", shape.elem->name, " with ",
                      shape.scaled ? "both online scales and a static scale" : "no scale"),
                 "keep online scales, or give --kv-scale");

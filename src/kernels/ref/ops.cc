@@ -48,8 +48,8 @@ double read_gb_s(Queue* queue) {
 
 std::vector<KernelInfo> kernels(Queue*) {
   std::vector<KernelInfo> rows;
-  for (const char* operation : {"linear", "embed", "rms_norm", "quantize_rows", "rope_write",
-                                "attention", "gate", "gather_rows"})
+  for (const char* operation : {"linear", "embed", "rms_norm", "quantize_rows", "observe",
+                                "rope_write", "attention", "gate", "gather_rows"})
     rows.push_back({text(operation, "_any__ref"), operation, "nothing", "runs"});
   return rows;
 }
@@ -75,6 +75,7 @@ const Ops kRefOps{
     .embed = ref::embed,
     .rms_norm = ref::rms_norm,
     .quantize_rows = ref::quantize_rows,
+    .observe = ref::observe,
     .linear = ref::linear,
     .rope_write = ref::rope_write,
     .attention = ref::attention,

@@ -45,6 +45,7 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
 
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue* queue);
 void quantize_rows(const Activation& out, Queue* queue);
+void observe(ConstView x, float* range, Queue* queue);
 void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue);
 void gather_rows(View out, ConstView x, std::span<const int32_t> rows, Queue* queue);
 

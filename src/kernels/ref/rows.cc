@@ -102,6 +102,18 @@ void quantize_rows(const Activation& out, Queue* queue) {
   quantize_forms(out, out.high, queue);
 }
 
+void observe(ConstView x, float* range, Queue*) {
+  std::vector<double> row(static_cast<size_t>(x.cols));
+  for (int64_t r = 0; r < x.rows; ++r) {
+    load_row(x, r, row);
+    for (const double v : row) {
+      if (!std::isfinite(v)) continue;
+      range[0] = std::max(range[0], static_cast<float>(-v));
+      range[1] = std::max(range[1], static_cast<float>(v));
+    }
+  }
+}
+
 void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue) {
   check(gate_up.cols % 2 == 0, "gate: the input holds gate and up of equal width");
   each_row(out, gate_up, gate_up.cols / 2, queue,
