@@ -12,17 +12,18 @@ namespace mantissa {
 StaticScale static_scale_of(const Spec& spec, float min, float max) {
   check(spec.quantized() && spec.when == When::kStatic, "static_scale_of: a static activation");
   check(min <= 0 && 0 <= max, "static_scale_of: a range that holds 0");
-  RecipeInput input{.spec = spec, .run_dtype = &kF32};
-  input.spec.when = When::kPerCall;
+  Spec dynamic = spec;
+  dynamic.when = When::kPerCall;
+  RecipeInput input = recipe_input(dynamic, kF32);
   const BlockRange range{.amax = std::max(-min, max), .min = min, .max = max};
-  const RecipeRow recipe = find_recipe(input.spec);
+  const RecipeRow recipe = find_recipe(dynamic);
   StaticScale out;
   if (spec.global_scale) {
     input.global_amax = range.amax;
-    out.global_scale = recipe.global_scale(input);
+    out.global_scale = global_scale(recipe.global, input);
     return out;
   }
-  const BlockScale found = recipe.block_scale(input, range);
+  const BlockScale found = block_scale(recipe.rule, input, range);
   out.scale = found.scale;
   out.zero_point = found.zero;
   return out;
