@@ -31,7 +31,8 @@ constexpr Option kThroughputOptions[] = {
 
 // Packed bytes that one decode step reads: everything but an embedding that is only gathered from.
 int64_t weights_read(const Model& model) {
-  const std::string_view embed = find_architecture(model.config().id, "config.json").embed;
+  const Architecture& row = find_architecture(model.config().id, "config.json");
+  const std::string embed = text(row.prefix, row.embed);
   int64_t bytes = 0;
   for (const PlanRow& row : model.plan().rows)
     if (row.module != embed) bytes += row.bytes;

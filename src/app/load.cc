@@ -9,6 +9,7 @@
 #include "base/thread_pool.h"
 #include "io/config.h"
 #include "model/architecture.h"
+#include "model/rope.h"
 
 namespace mantissa {
 namespace {
@@ -72,17 +73,16 @@ void set_limit_options(const Args& args, ModelOptions& options) {
 }
 
 ModelConfig config_of(const ModelOptions& options) {
-  find_architecture(read_model_id(options.folder), (options.folder / "config.json").string());
-  return read_model_config(options.folder);
+  return read_config(options.folder);
 }
 
 int64_t context_of(const ModelOptions& options, const ModelConfig& config) {
-  const int64_t most = config.max_position_embeddings;
+  const int64_t most = context_limit(config);
   if (options.max_model_len > most)
     throw Error(text("--max-model-len ", options.max_model_len, ": the model's context is ", most,
                      " tokens (max_position_embeddings)"),
                 text("use at most ", most));
-  return options.max_model_len > 0 ? options.max_model_len : most;
+  return options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
 }
 
 std::string plan_text(const Model& model) {

@@ -49,6 +49,23 @@ struct AttentionParams {
   float soft_cap = 0;  // 0: none; else cap * tanh(score / cap)
 };
 
+// Norms of queries and keys before they are rotated. Each head by itself (gains [D], shared by all
+// heads), or all heads at once (q_gain [H * D], k_gain [KV * D]).
+struct HeadNormParams {
+  const float* q_gain = nullptr;  // float32
+  const float* k_gain = nullptr;
+  int32_t heads = 0, kv_heads = 0, head_dim = 0;
+  bool each_head = true;
+  float eps = 0;
+};
+
+// How a branch's result joins the residual stream.
+struct AddParams {
+  const float* gain = nullptr;  // [K]: the result is normalized first; nullptr: it is not
+  float eps = 0;
+  float multiplier = 1;
+};
+
 // Names a kernel and why it was, or was not, picked: rows of `mantissa kernels`.
 struct KernelInfo {
   std::string name, operation, needs, status;  // status: "runs", or why not here
@@ -90,11 +107,18 @@ struct Ops {
   void (*unpack_rows)(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue*);
 
   // ---- operations
-  // out [T, K] = table[token_ids] dequantized; table [N, K] of any scheme (a tied head is read in
-  // place).
-  void (*embed)(View out, const Weight& table, const Batch&, Queue*);
+  // out [T, K] = table[token_ids] dequantized * multiplier; table [N, K] of any scheme (a tied head
+  // is read in place).
+  void (*embed)(View out, const Weight& table, float multiplier, const Batch&, Queue*);
   // out [M, K] = x / sqrt(mean(x^2) + eps) * gain, over each row.
   void (*rms_norm)(const Activation& out, ConstView x, const float* gain, float eps, Queue*);
+  // x [M, K] += multiplier * (delta / sqrt(mean(delta^2) + eps) * gain, or delta itself).
+  void (*add_rows)(View x, ConstView delta, const AddParams&, Queue*);
+  // The queries and keys in qkv [T, (H + 2 KV) * D] /= sqrt(mean(squares) + eps), *= gain, in
+  // place; means over each head or over all.
+  void (*norm_heads)(View qkv, const HeadNormParams&, Queue*);
+  // logits [M, N] = z, or cap * tanh(z / cap) where cap > 0, of z = logits * multiplier.
+  void (*cap_logits)(Matrix<float> logits, float multiplier, float cap, Queue*);
   // Fills the quantized forms of `out` from out.high.
   void (*quantize_rows)(const Activation& out, Queue*);
   // range [2] float32 on the device: range[0] = max(range[0], -x), range[1] = max(range[1], x) over

@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/list.h"
 #include "model/names.h"
-#include "model/rope.h"
 
 namespace mantissa {
 namespace {
@@ -63,7 +62,9 @@ struct Builder {
   void add_input(Slot& slot, const Scheme& scheme);
   PlannedWeight plan_weight(const std::string& name, const Scheme& weight_scheme, int64_t rows,
                             int64_t cols, bool gathered);
-  Vector make_vector(const std::string& module);
+  bool has_bias(Bias bias) const;
+  Vector make_vector(const std::string& module, int64_t size, float offset);
+  Layer make_layer(const Architecture& architecture, int64_t index);
   void make_head(ModelLayout& layout);
   void refuse_unread(const Architecture& architecture);
 };
@@ -131,7 +132,7 @@ Slot Builder::make_slot(const LinearRow& row, const std::string& prefix) {
   slot.module = prefix + std::string(row.module);
   slot.input.high = options.observe_inputs;
   slot.cols = size_of(row.cols, config);
-  const bool bias = row.bias != nullptr && config.*row.bias;
+  const bool bias = has_bias(row.bias);
   int part_count = 0;
   for (const PartRow& part : row.parts) {
     if (part.name.empty()) continue;
@@ -165,16 +166,45 @@ Slot Builder::make_slot(const LinearRow& row, const std::string& prefix) {
   return slot;
 }
 
-Vector Builder::make_vector(const std::string& module) {
+bool Builder::has_bias(Bias bias) const {
+  return bias == Bias::kAlways || (bias == Bias::kAttentionFlag && config.attention_bias) ||
+         (bias == Bias::kMlpFlag && config.mlp_bias);
+}
+
+Vector Builder::make_vector(const std::string& module, int64_t size, float offset) {
   modules.push_back(module);
-  Vector v{.tensor = module + ".weight", .size = config.hidden_size};
+  Vector v{.tensor = module + ".weight", .size = size, .offset = offset, .data = nullptr};
   check_tensor(v.tensor, {v.size});
   return v;
 }
 
+Layer Builder::make_layer(const Architecture& a, int64_t index) {
+  const std::string prefix = text(a.prefix, a.layer_prefix, index, ".");
+  Layer layer;
+  for (size_t role = 0; role < kLinearRoles; ++role) {
+    layer.linears[role] = make_slot(a.linears[role], prefix);
+    if (index > 0) continue;
+    for (const PlannedWeight& w : layer.linears[role].weights) {
+      note_short_group(w.weight.request, notices);
+    }
+  }
+  for (size_t role = 0; role < kNormRoles; ++role) {
+    if (a.norms[role].empty()) continue;
+    layer.norms[role] =
+        make_vector(prefix + std::string(a.norms[role]), config.hidden_size, a.norm_offset);
+  }
+  if (a.head_norms != HeadNorms::kNone) {
+    const bool each = a.head_norms == HeadNorms::kEachHead;
+    const auto size = [&](Size all) { return each ? config.head_dim : size_of(all, config); };
+    layer.q_norm = make_vector(prefix + "self_attn.q_norm", size(Size::kQueries), a.norm_offset);
+    layer.k_norm = make_vector(prefix + "self_attn.k_norm", size(Size::kKeys), a.norm_offset);
+  }
+  return layer;
+}
+
 void Builder::make_head(ModelLayout& layout) {
   const Architecture& a = *layout.architecture;
-  const std::string embed_module(a.embed), head_module(a.head);
+  const std::string embed_module = text(a.prefix, a.embed), head_module = text(a.prefix, a.head);
   const int64_t vocab = config.vocab_size, hidden = config.hidden_size;
   layout.tied = config.tie_word_embeddings;
   modules.push_back(embed_module);
@@ -233,8 +263,9 @@ void Builder::refuse_unread(const Architecture& architecture) {
 }
 
 std::string kind_of(const std::string& name, const Architecture& a) {
-  if (!name.starts_with(a.layer_prefix)) return name;
-  return name.substr(name.find('.', a.layer_prefix.size()) + 1);
+  const std::string prefix = text(a.prefix, a.layer_prefix);
+  if (!name.starts_with(prefix)) return name;
+  return name.substr(name.find('.', prefix.size()) + 1);
 }
 
 }  // namespace
@@ -267,32 +298,28 @@ ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
   ModelLayout layout;
   layout.observes = options.observe_inputs;
   layout.architecture = &find_architecture(config.id, "config.json");
+  const Architecture& a = *layout.architecture;
   layout.run_dtype = &run_dtype;
   layout.gate = find_gate(config.hidden_act);
-  layout.inv_freq = rope_inv_freq(config, layout.architecture->rope_types);
+  layout.rope = rope_frequencies(config, config.rope, options.max_model_len, a.rope_types);
+  if (a.config.local_rope) {
+    layout.local_rope =
+        rope_frequencies(config, config.local_rope, options.max_model_len, a.rope_types);
+  }
+  const std::string rope_line = describe_rope(config, options.max_model_len);
+  if (!rope_line.empty()) b.notices.push_back(rope_line);
   for (const std::string& line : config.defaults_used) b.notices.push_back(line);
   b.make_head(layout);
-  layout.final_norm = b.make_vector(std::string(layout.architecture->final_norm));
+  layout.final_norm =
+      b.make_vector(text(a.prefix, a.final_norm), config.hidden_size, a.norm_offset);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    const std::string prefix = text(layout.architecture->layer_prefix, i, ".");
-    Layer layer;
-    for (int role = 0; role < kLinearRoles; ++role) {
-      layer.linears[role] =
-          b.make_slot(layout.architecture->linears[static_cast<size_t>(role)], prefix);
-      if (i > 0) continue;
-      for (const PlannedWeight& w : layer.linears[role].weights) {
-        note_short_group(w.weight.request, b.notices);
-      }
-    }
-    layer.attention_norm = b.make_vector(prefix + std::string(layout.architecture->attention_norm));
-    layer.mlp_norm = b.make_vector(prefix + std::string(layout.architecture->mlp_norm));
-    layout.layers.push_back(std::move(layer));
+    layout.layers.push_back(b.make_layer(a, i));
   }
   for (const std::string& pattern : b.ignore.unused()) {
     throw Error(text("--ignore ", pattern, ": no module has this name"),
                 text("names look like ", b.modules.empty() ? "" : b.modules.back()));
   }
-  b.refuse_unread(*layout.architecture);
+  b.refuse_unread(a);
   layout.notices = std::move(b.notices);
   return layout;
 }

@@ -11,6 +11,7 @@
 #include "kernels/ops.h"
 #include "model/architecture.h"
 #include "model/model.h"
+#include "model/rope.h"
 #include "quant/static_scale.h"
 
 namespace mantissa {
@@ -55,16 +56,18 @@ struct Slot {
   float* observed = nullptr;   // calibration: [2] on the device, as Ops::observe keeps it
 };
 
-// A float32 vector on the device: a norm's gain.
+// A float32 vector on the device: a norm's gain, offset + the tensor. Size 0: there is none.
 struct Vector {
   std::string tensor;
   int64_t size = 0;
+  float offset = 0;
   float* data = nullptr;
 };
 
 struct Layer {
   Slot linears[kLinearRoles];
-  Vector attention_norm, mlp_norm;
+  Vector norms[kNormRoles];
+  Vector q_norm, k_norm;
 };
 
 struct ModelLayout {
@@ -77,7 +80,7 @@ struct ModelLayout {
   bool observes = false;  // every slot has a range (calibration)
   Vector final_norm;
   std::vector<Layer> layers;
-  std::vector<float> inv_freq;
+  RopeFrequencies rope, local_rope;  // local_rope: of layers that ask for it, else empty
   std::vector<std::string> notices;
 
   const Weight& embed_table() const { return tied ? head.weights[0].weight : embed.weight; }
@@ -111,8 +114,12 @@ void for_each_slot(ModelLayout& layout, const Visit& visit) {
 template <class Visit>
 void for_each_vector(ModelLayout& layout, const Visit& visit) {
   for (Layer& layer : layout.layers) {
-    visit(layer.attention_norm);
-    visit(layer.mlp_norm);
+    for (Vector& norm : layer.norms) {
+      if (norm.size > 0) visit(norm);
+    }
+    for (Vector* norm : {&layer.q_norm, &layer.k_norm}) {
+      if (norm->size > 0) visit(*norm);
+    }
   }
   visit(layout.final_norm);
 }

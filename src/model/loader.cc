@@ -178,6 +178,7 @@ void Loader::load(Vector& v) {
       throw Error(text("tensor ", v.tensor, ": ", bad, " values are NaN or infinite"),
                   "the checkpoint is damaged; get it again");
     }
+    for (float& x : gain) x += v.offset;
   }
   ops_.upload(v.data, gain.data(), v.size * 4, queue_);
   ++report_.tensors;

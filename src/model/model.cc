@@ -112,8 +112,7 @@ struct Model::State {
 };
 
 Model::State::State(const ModelOptions& given) : options(given) {
-  find_architecture(read_model_id(options.folder), (options.folder / "config.json").string());
-  config = read_model_config(options.folder);
+  config = read_config(options.folder);
   if (!config.quantization_config.empty()) {
     throw Error(text((options.folder / "config.json").string(),
                      ": quantization_config: this checkpoint is already quantized"),
@@ -151,10 +150,12 @@ void Model::State::resolve_limits() {
   check_positive(options.max_model_len, "--max-model-len");
   check_positive(options.max_num_batched_tokens, "--max-num-batched-tokens");
   check_positive(options.max_num_seqs, "--max-num-seqs");
-  if (options.max_model_len > config.max_position_embeddings) {
+  const int64_t most = context_limit(config);
+  if (options.max_model_len > most) {
     throw Error(text("--max-model-len ", options.max_model_len, ": the model's positions end at ",
-                     config.max_position_embeddings, " (max_position_embeddings)"),
-                text("give at most ", config.max_position_embeddings));
+                     most, " (max_position_embeddings ", config.max_position_embeddings, ", RoPE ",
+                     config.rope.type, ")"),
+                text("give at most ", most));
   }
   constexpr int64_t kCountMax = int64_t{1} << 24;  // keeps every product of counts within 64 bits
   if (std::max({options.max_num_batched_tokens, options.max_num_seqs, options.logits_rows_max}) >

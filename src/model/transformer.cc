@@ -37,6 +37,26 @@ void point_at_statics(const Formats& wanted, Activation& a) {
   }
 }
 
+// sqrt(hidden) is rounded to the run dtype before it is used, as in transformers.
+float embedding_multiplier(const ModelLayout& layout, const ModelConfig& config) {
+  if (!layout.architecture->embedding_by_root) {
+    return static_cast<float>(config.embedding_multiplier);
+  }
+  const double root = std::sqrt(static_cast<double>(config.hidden_size));
+  return static_cast<float>(decode(*layout.run_dtype, encode(*layout.run_dtype, root)));
+}
+
+float score_scale(const ModelConfig& config) {
+  if (config.attention_multiplier > 0) return static_cast<float>(config.attention_multiplier);
+  const double scalar = config.query_pre_attn_scalar > 0 ? config.query_pre_attn_scalar
+                                                         : static_cast<double>(config.head_dim);
+  return static_cast<float>(1 / std::sqrt(scalar));
+}
+
+int64_t rope_bytes(const RopeFrequencies& rope) {
+  return Arena::padded(static_cast<int64_t>(rope.inv_freq.size()) * 4);
+}
+
 }  // namespace
 
 ActivationBuffer::ActivationBuffer(const Elem& run_dtype, int64_t rows, int64_t cols,
@@ -95,16 +115,31 @@ Activation ActivationBuffer::forms(const Formats& wanted, int64_t rows) const {
 Transformer::Transformer(const ModelLayout& layout, const ModelConfig& config,
                          TransformerLimits limits)
     : layout_(layout), config_(config), limits_(limits) {
-  const auto head_dim = static_cast<int32_t>(config.head_dim);
-  attention_ = {.heads = static_cast<int32_t>(config.num_attention_heads),
-                .scale = 1 / std::sqrt(static_cast<float>(head_dim))};
-  rope_ = {.inv_freq = nullptr, .rotary_dim = head_dim};
-  qkv_cols_ = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
+  const Elem& run = *layout.run_dtype;
+  eps_ = static_cast<float>(config.rms_norm_eps);
+  embedding_multiplier_ = embedding_multiplier(layout, config);
+  residual_multiplier_ = static_cast<float>(config.residual_multiplier);
+  logits_multiplier_ = static_cast<float>(1 / config.logits_scaling);
+  for (const LayerConfig& layer : config.layers) {
+    const RopeFrequencies& rope = layer.local_rope ? layout.local_rope : layout.rope;
+    const auto pairs = static_cast<int32_t>(rope.inv_freq.size());
+    attention_.push_back(
+        {.rope = {.inv_freq = nullptr,
+                  .rotary_dim = layer.rope ? 2 * pairs : 0,
+                  .attention_factor = rope.attention_factor},
+         .params = {.heads = static_cast<int32_t>(config.num_attention_heads),
+                    .scale = score_scale(config),
+                    .window = static_cast<int32_t>(layer.window),
+                    .soft_cap = static_cast<float>(config.attn_logit_softcapping)}});
+  }
+  const auto& norms = layout.architecture->norms;
+  adds_apart_ = config.residual_multiplier != 1 || !norms[kAttentionResult].empty() ||
+                !norms[kMlpResult].empty();
+  qkv_cols_ = size_of(Size::kQkv, config);
 
   constexpr LinearRole kFromNorm[] = {kQkv, kGateUp};
   constexpr LinearRole kFromAttention[] = {kAttentionOut};
   constexpr LinearRole kFromGate[] = {kDown};
-  const Elem& run = *layout.run_dtype;
   hidden_ =
       ActivationBuffer(run, limits.tokens, config.hidden_size, all_formats(layout, kFromNorm));
   Formats attended = all_formats(layout, kFromAttention);
@@ -117,12 +152,13 @@ Transformer::Transformer(const ModelLayout& layout, const ModelConfig& config,
 
 int64_t Transformer::workspace_bytes() const {
   const int64_t element = layout_.run_dtype->bits() / 8;
-  const int64_t per_token = config_.hidden_size + qkv_cols_ + 2 * config_.intermediate_size;
+  const int64_t per_token =
+      config_.hidden_size * (adds_apart_ ? 2 : 1) + qkv_cols_ + 2 * config_.intermediate_size;
   return hidden_.bytes() + attended_.bytes() + gated_.bytes() + head_in_.bytes() +
-         limits_.tokens * per_token * element + 3 * Arena::kAlign +
+         limits_.tokens * per_token * element + 4 * Arena::kAlign +
          Arena::padded(limits_.logits_rows * config_.hidden_size * element) +
-         Arena::padded(limits_.logits_rows * config_.vocab_size * 4) +
-         Arena::padded(static_cast<int64_t>(layout_.inv_freq.size()) * 4);
+         Arena::padded(limits_.logits_rows * config_.vocab_size * 4) + rope_bytes(layout_.rope) +
+         rope_bytes(layout_.local_rope);
 }
 
 void Transformer::place(Arena& arena, const Ops& ops, Queue* queue) {
@@ -133,12 +169,23 @@ void Transformer::place(Arena& arena, const Ops& ops, Queue* queue) {
   gate_up_ = arena.take(limits_.tokens * 2 * config_.intermediate_size * element);
   head_rows_ = arena.take(limits_.logits_rows * config_.hidden_size * element);
   logits_ = arena.take_array<float>(limits_.logits_rows * config_.vocab_size);
-  inv_freq_ = arena.take_array<float>(static_cast<int64_t>(layout_.inv_freq.size()));
-  rope_.inv_freq = inv_freq_;
-  ops.upload(inv_freq_, layout_.inv_freq.data(), static_cast<int64_t>(layout_.inv_freq.size()) * 4,
-             queue);
+  if (adds_apart_) result_ = arena.take(limits_.tokens * config_.hidden_size * element);
+  const float* rope = place_rope(layout_.rope, arena, ops, queue);
+  const float* local_rope = place_rope(layout_.local_rope, arena, ops, queue);
+  for (size_t i = 0; i < attention_.size(); ++i) {
+    attention_[i].rope.inv_freq = config_.layers[i].local_rope ? local_rope : rope;
+  }
   if (!ops.host_memory)
     host_logits_.resize(static_cast<size_t>(limits_.logits_rows * config_.vocab_size));
+}
+
+const float* Transformer::place_rope(const RopeFrequencies& rope, Arena& arena, const Ops& ops,
+                                     Queue* queue) {
+  const auto count = static_cast<int64_t>(rope.inv_freq.size());
+  if (count == 0) return nullptr;
+  float* table = arena.take_array<float>(count);
+  ops.upload(table, rope.inv_freq.data(), count * 4, queue);
+  return table;
 }
 
 View Transformer::view(std::byte* data, int64_t rows, int64_t cols) const {
@@ -156,36 +203,78 @@ void Transformer::run_slot(const Slot& slot, const Activation& x, View out, Cons
   }
 }
 
+Activation Transformer::branch_input(const Vector& norm, const Formats& wanted, View x,
+                                     const Ops& ops, Queue* queue) const {
+  if (norm.size > 0) {
+    const Activation in = hidden_.forms(wanted, x.rows);
+    ops.rms_norm(in, x, norm.data, eps_, queue);
+    return in;
+  }
+  Formats codes = wanted;
+  codes.high = false;
+  Activation in = hidden_.forms(codes, x.rows);
+  in.high = x;
+  ops.quantize_rows(in, queue);
+  return in;
+}
+
+void Transformer::join(const Slot& slot, const Activation& in, const Vector& norm, View x,
+                       const Ops& ops, Queue* queue) const {
+  if (norm.size == 0 && residual_multiplier_ == 1) {
+    run_slot(slot, in, x, x, ops, queue);
+    return;
+  }
+  const View result = view(result_, x.rows, x.cols);
+  run_slot(slot, in, result, {}, ops, queue);
+  ops.add_rows(x, result, {.gain = norm.data, .eps = eps_, .multiplier = residual_multiplier_},
+               queue);
+}
+
+void Transformer::run_attention(size_t index, View x, const Batch& batch, const KvLayer& kv,
+                                const Ops& ops, Queue* queue) const {
+  const Layer& layer = layout_.layers[index];
+  const Slot* slots = layer.linears;
+  const LayerAttention& attention = attention_[index];
+  const View qkv = view(qkv_, x.rows, qkv_cols_);
+  const Activation in = branch_input(layer.norms[kAttentionIn], slots[kQkv].input, x, ops, queue);
+  run_slot(slots[kQkv], in, qkv, {}, ops, queue);
+  if (layer.q_norm.size > 0) {
+    ops.norm_heads(qkv,
+                   {.q_gain = layer.q_norm.data,
+                    .k_gain = layer.k_norm.data,
+                    .heads = attention.params.heads,
+                    .kv_heads = kv.shape.kv_heads,
+                    .head_dim = kv.shape.head_dim,
+                    .each_head = layout_.architecture->head_norms == HeadNorms::kEachHead,
+                    .eps = eps_},
+                   queue);
+  }
+  ops.rope_write(qkv, attention.rope, attention.params, batch, kv, queue);
+  Formats attended = slots[kAttentionOut].input;
+  attended.high = true;
+  const Activation out = attended_.forms(attended, x.rows);
+  ops.attention(out, qkv, attention.params, batch, kv, queue);
+  join(slots[kAttentionOut], out, layer.norms[kAttentionResult], x, ops, queue);
+}
+
+void Transformer::run_mlp(const Layer& layer, View x, const Ops& ops, Queue* queue) const {
+  const Slot* slots = layer.linears;
+  const View gate_up = view(gate_up_, x.rows, 2 * config_.intermediate_size);
+  const Activation in = branch_input(layer.norms[kMlpIn], slots[kGateUp].input, x, ops, queue);
+  run_slot(slots[kGateUp], in, gate_up, {}, ops, queue);
+  const Activation gated = gated_.forms(slots[kDown].input, x.rows);
+  ops.gate(gated, gate_up, layout_.gate, queue);
+  join(slots[kDown], gated, layer.norms[kMlpResult], x, ops, queue);
+}
+
 void Transformer::forward(const Batch& batch, std::span<const KvLayer> kv_layers, const Ops& ops,
                           Queue* queue) {
   tokens_ = batch.tokens;
-  const int64_t t = batch.tokens;
-  const auto eps = static_cast<float>(config_.rms_norm_eps);
-  const View x = view(x_, t, config_.hidden_size);
-  const View qkv = view(qkv_, t, qkv_cols_);
-  const View gate_up = view(gate_up_, t, 2 * config_.intermediate_size);
-
-  ops.embed(x, layout_.embed_table(), batch, queue);
+  const View x = view(x_, batch.tokens, config_.hidden_size);
+  ops.embed(x, layout_.embed_table(), embedding_multiplier_, batch, queue);
   for (size_t i = 0; i < layout_.layers.size(); ++i) {
-    const Layer& layer = layout_.layers[i];
-    const Slot* slots = layer.linears;
-
-    const Activation attention_in = hidden_.forms(slots[kQkv].input, t);
-    ops.rms_norm(attention_in, x, layer.attention_norm.data, eps, queue);
-    run_slot(slots[kQkv], attention_in, qkv, {}, ops, queue);
-    ops.rope_write(qkv, rope_, attention_, batch, kv_layers[i], queue);
-    Formats attended = slots[kAttentionOut].input;
-    attended.high = true;
-    const Activation attention_out = attended_.forms(attended, t);
-    ops.attention(attention_out, qkv, attention_, batch, kv_layers[i], queue);
-    run_slot(slots[kAttentionOut], attention_out, x, x, ops, queue);
-
-    const Activation mlp_in = hidden_.forms(slots[kGateUp].input, t);
-    ops.rms_norm(mlp_in, x, layer.mlp_norm.data, eps, queue);
-    run_slot(slots[kGateUp], mlp_in, gate_up, {}, ops, queue);
-    const Activation gated = gated_.forms(slots[kDown].input, t);
-    ops.gate(gated, gate_up, layout_.gate, queue);
-    run_slot(slots[kDown], gated, x, x, ops, queue);
+    run_attention(i, x, batch, kv_layers[i], ops, queue);
+    run_mlp(layout_.layers[i], x, ops, queue);
   }
 }
 
@@ -198,10 +287,13 @@ Matrix<const float> Transformer::logits(std::span<const int32_t> rows, const Ops
   const View picked = view(head_rows_, r, config_.hidden_size);
   ops.gather_rows(picked, view(x_, tokens_, config_.hidden_size), rows, queue);
   const Activation normed = head_in_.forms(layout_.head.input, r);
-  ops.rms_norm(normed, picked, layout_.final_norm.data, static_cast<float>(config_.rms_norm_eps),
-               queue);
+  ops.rms_norm(normed, picked, layout_.final_norm.data, eps_, queue);
   const View out(reinterpret_cast<std::byte*>(logits_), kF32, r, config_.vocab_size);
   run_slot(layout_.head, normed, out, {}, ops, queue);
+  if (logits_multiplier_ != 1 || config_.final_logit_softcapping > 0) {
+    ops.cap_logits({logits_, r, config_.vocab_size}, logits_multiplier_,
+                   static_cast<float>(config_.final_logit_softcapping), queue);
+  }
   if (ops.host_memory) return {logits_, r, config_.vocab_size};
   ops.download(host_logits_.data(), logits_, r * config_.vocab_size * 4, queue);
   return {host_logits_.data(), r, config_.vocab_size};

@@ -56,24 +56,42 @@ class Transformer {
   Matrix<const float> logits(std::span<const int32_t> rows, const Ops& ops, Queue* queue);
 
  private:
+  // What attention does in one layer, with the tables of `place`.
+  struct LayerAttention {
+    RopeParams rope;
+    AttentionParams params;
+  };
+
   View view(std::byte* data, int64_t rows, int64_t cols) const;
+  const float* place_rope(const RopeFrequencies& rope, Arena& arena, const Ops& ops, Queue* queue);
+  // The input of a branch: the stream normalized, or the stream itself.
+  Activation branch_input(const Vector& norm, const Formats& wanted, View x, const Ops& ops,
+                          Queue* queue) const;
+  void run_attention(size_t index, View x, const Batch& batch, const KvLayer& kv, const Ops& ops,
+                     Queue* queue) const;
+  void run_mlp(const Layer& layer, View x, const Ops& ops, Queue* queue) const;
+  // x += the branch's last linear, normalized or multiplied where the family does so.
+  void join(const Slot& slot, const Activation& in, const Vector& norm, View x, const Ops& ops,
+            Queue* queue) const;
   void run_slot(const Slot& slot, const Activation& x, View out, ConstView residual, const Ops& ops,
                 Queue* queue) const;
 
   const ModelLayout& layout_;
   const ModelConfig& config_;
   TransformerLimits limits_;
-  AttentionParams attention_;
-  RopeParams rope_;
+  float eps_ = 0;
+  float embedding_multiplier_ = 1, residual_multiplier_ = 1, logits_multiplier_ = 1;
+  std::vector<LayerAttention> attention_;  // [layers]
   int64_t qkv_cols_ = 0;
+  bool adds_apart_ = false;  // some result is normalized or multiplied before it is added
 
   ActivationBuffer hidden_, attended_, gated_, head_in_;  // inputs of the linears
   std::byte* x_ = nullptr;                                // [T, hidden] the residual stream
   std::byte* qkv_ = nullptr;                              // [T, (H + 2 KV) * D]
   std::byte* gate_up_ = nullptr;                          // [T, 2 * inner]
+  std::byte* result_ = nullptr;                           // [T, hidden]; where adds_apart_
   std::byte* head_rows_ = nullptr;                        // [R, hidden]
   float* logits_ = nullptr;                               // [R, vocab]
-  float* inv_freq_ = nullptr;                             // [head_dim / 2]
   std::vector<float> host_logits_;  // where the device's memory is not the host's
   int64_t tokens_ = 0;              // of the last pass
 };

@@ -170,7 +170,7 @@ std::vector<Case> config_cases() {
       {"unknown architecture", edit(kConfig, "\"llama\"", "\"gpt_bigcode\""), "gpt_bigcode"},
       {"hostile name", edit(kConfig, "\"llama\"", R"("\u001b[31mred")"), "\\x1b[31mred"},
       {"unknown activation", edit(kConfig, "silu", "magic"), "hidden_act \"magic\""},
-      {"rope not implemented", edit(kConfig, "null", R"({"rope_type": "yarn", "factor": 4})"), "yarn"},
+      {"rope not implemented", edit(kConfig, "null", R"({"rope_type": "longrope", "short_factor": [1,1,1,1], "long_factor": [1,1,1,1]})"), "longrope"},
       {"rope unknown", edit(kConfig, "null", R"({"rope_type": "magic"})"), "rope_scaling.rope_type: expected one of"},
       {"already quantized", edit(kConfig, "\"mlp_bias\"", R"("quantization_config": {"quant_method": "fp8"}, "mlp_bias")"), "already quantized"},
       {"eos outside", edit(kConfig, "\"eos_token_id\": 1", "\"eos_token_id\": 8192"), "eos_token_id: expected an integer from 0 to 8191"},

@@ -44,13 +44,14 @@ TEST(Config, Tiny) {
   EXPECT_EQ(c.num_key_value_heads, 4);
   EXPECT_EQ(c.head_dim, 8);
   EXPECT_EQ(c.rms_norm_eps, 1e-5);
-  EXPECT_EQ(c.rope_scaling.type, "default");
+  EXPECT_EQ(c.rope.type, "default");
   EXPECT_TRUE(c.tie_word_embeddings);
   EXPECT_EQ(c.dtype, &kF32);
   EXPECT_EQ(c.eos_token_ids, std::vector<int32_t>{2});
   EXPECT_TRUE(c.defaults_used.empty());
   EXPECT_FALSE(c.has_generation_config);
-  EXPECT_FALSE(c.sliding_window);
+  EXPECT_EQ(c.layers.size(), 5u);
+  EXPECT_EQ(c.layers[0].window, 0);
   EXPECT_TRUE(c.quantization_config.empty());
 }
 
@@ -60,7 +61,7 @@ TEST(Config, DefaultsAreTold) {
           "tie_word_embeddings":"remove","torch_dtype":"remove","max_position_embeddings":"remove"})"));
   EXPECT_EQ(c.num_key_value_heads, 8);
   EXPECT_EQ(c.rms_norm_eps, 1e-6);
-  EXPECT_EQ(c.rope_theta, 10000);
+  EXPECT_EQ(c.rope.theta, 10000);
   EXPECT_EQ(c.max_position_embeddings, 2048);
   EXPECT_EQ(c.dtype, nullptr);
   EXPECT_EQ(c.defaults_used,
@@ -80,16 +81,16 @@ TEST(Config, RopeOfBothGenerations) {
       R"({"rope_theta":"remove","rope_parameters":{"rope_theta":500000,"rope_type":"llama3","factor":32,
           "low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":8192}})"));
   for (const ModelConfig& c : {old_style, new_style}) {
-    EXPECT_EQ(c.rope_theta, 500000);
-    EXPECT_EQ(c.rope_scaling.type, "llama3");
-    EXPECT_EQ(c.rope_scaling.factor, 32);
-    EXPECT_EQ(c.rope_scaling.low_freq_factor, 1);
-    EXPECT_EQ(c.rope_scaling.high_freq_factor, 4);
-    EXPECT_EQ(c.rope_scaling.original_max_position_embeddings, 8192);
+    EXPECT_EQ(c.rope.theta, 500000);
+    EXPECT_EQ(c.rope.type, "llama3");
+    EXPECT_EQ(c.rope.factor, 32);
+    EXPECT_EQ(c.rope.low_freq_factor, 1);
+    EXPECT_EQ(c.rope.high_freq_factor, 4);
+    EXPECT_EQ(c.rope.original_max_position_embeddings, 8192);
     EXPECT_TRUE(c.defaults_used.empty());
   }
   const auto scaled = [](const char* scaling) {
-    return parse_model_config(tiny_with(text("{\"rope_scaling\":", scaling, "}"))).rope_scaling;
+    return parse_model_config(tiny_with(text("{\"rope_scaling\":", scaling, "}"))).rope;
   };
   EXPECT_EQ(scaled(R"({"type":"linear","factor":2})").factor, 2);
   EXPECT_EQ(scaled(R"({"type":"dynamic","rope_type":"dynamic","factor":2})").type, "dynamic");
@@ -109,11 +110,43 @@ TEST(Config, IdsAreANumberAListOrNull) {
   EXPECT_EQ(eos("null"), std::vector<int32_t>{});
 }
 
-TEST(Config, WindowQuantizationDtype) {
-  EXPECT_EQ(parse_model_config(tiny_with(R"({"sliding_window":4096})")).sliding_window, 4096);
-  EXPECT_FALSE(
-      parse_model_config(tiny_with(R"({"sliding_window":4096,"use_sliding_window":false})"))
-          .sliding_window);
+std::vector<int64_t> windows_of(const char* changes, const ConfigRules& rules) {
+  std::vector<int64_t> windows;
+  for (const LayerConfig& layer :
+       parse_model_config(tiny_with(changes), std::nullopt, rules).layers) {
+    windows.push_back(layer.window);
+  }
+  return windows;
+}
+
+TEST(Config, WindowsByRule) {
+  using Windows = std::vector<int64_t>;
+  constexpr KeyDefault kDefaults[] = {
+      {"sliding_window", 64}, {"sliding_window_pattern", 3}, {"no_rope_layer_interval", 2}};
+  ConfigRules rules{
+      .keys = "sliding_window", .defaults = kDefaults, .windows = WindowRule::kEveryLayer};
+  constexpr char kSeven[] =
+      R"({"sliding_window":7,"use_sliding_window":true,"max_window_layers":3})";
+  EXPECT_EQ(windows_of(R"({"sliding_window":7})", rules), (Windows{7, 7, 7, 7, 7}));
+  EXPECT_EQ(windows_of(R"({"sliding_window":null})", rules), (Windows{0, 0, 0, 0, 0}));
+  EXPECT_EQ(windows_of("{}", rules), (Windows{64, 64, 64, 64, 64})) << "the class's default";
+  rules.windows = WindowRule::kAllButEvery;
+  EXPECT_EQ(windows_of(R"({"sliding_window":7})", rules), (Windows{7, 7, 0, 7, 7}));
+  rules.keys = "use_sliding_window,sliding_window,max_window_layers,layer_types";
+  rules.windows = WindowRule::kUpperLayers;
+  EXPECT_EQ(windows_of(kSeven, rules), (Windows{0, 0, 0, 7, 7}));
+  EXPECT_EQ(windows_of(R"({"sliding_window":7,"use_sliding_window":false})", rules),
+            (Windows{0, 0, 0, 0, 0}));
+  EXPECT_EQ(windows_of(R"({"sliding_window":7,"use_sliding_window":true,"layer_types":
+      ["sliding_attention","full_attention","full_attention","full_attention","sliding_attention"]})",
+                       rules),
+            (Windows{7, 0, 0, 0, 7}));
+  rules.keys = "use_sliding_window,sliding_window,max_window_layers,no_rope_layers";
+  rules.windows = WindowRule::kRopeless;
+  EXPECT_EQ(windows_of(kSeven, rules), (Windows{0, 7, 0, 7, 0}));
+}
+
+TEST(Config, QuantizationDtype) {
   EXPECT_EQ(parse_model_config(tiny_with(R"({"quantization_config":{"quant_method":"fp8"}})"))
                 .quantization_config,
             R"({"quant_method":"fp8"})");
@@ -197,7 +230,14 @@ TEST(Config, Refusals) {
       {R"({"eos_token_id":512})", "eos_token_id: expected an integer from 0 to 511, found 512"},
       {R"({"eos_token_id":[1,-1]})", "eos_token_id[1]: expected an integer from 0 to 511, found -1"},
       {R"({"bos_token_id":"1"})", "bos_token_id: expected"},
-      {R"({"sliding_window":0})", "sliding_window: expected"},
+      {R"({"sliding_window":4096})", "sliding_window is set, but this family"},
+      {R"({"final_logit_softcapping":30.0})", "final_logit_softcapping is set"},
+      {R"({"no_rope_layers":[1,1,0,1,1]})", "no_rope_layers is set"},
+      {R"({"layer_types":["full_attention","sliding_attention"]})", "layer_types is set"},
+      {R"({"num_local_experts":8})", "num_local_experts is set, which means a mixture of experts"},
+      {R"({"vision_config":{"depth":2}})", "vision_config is set, which means images"},
+      {R"({"rope_scaling":{"rope_type":"default","partial_rotary_factor":0.5}})", "partial_rotary_factor: expected 1"},
+      {R"({"rope_scaling":{"rope_type":"default","mrope_section":[2,1,1]}})", "mrope_section"},
       {R"({"quantization_config":"fp8"})", "quantization_config: expected an object"},
       {R"({"max_position_embeddings":1e6})", "max_position_embeddings: expected an integer"},
   };

@@ -139,7 +139,7 @@ TEST_P(RefSchemes, EmbedGathersDequantizedRows) {
   batch.tokens = 3;
   batch.token_ids = ids;
   Tensor out(kF32, 3, 96);
-  ref.ops.embed(out.view(), w.weight, batch, ref.queue());
+  ref.ops.embed(out.view(), w.weight, 1, batch, ref.queue());
   for (int t = 0; t < 3; ++t)
     for (int c = 0; c < 96; ++c)
       ASSERT_EQ(static_cast<float>(out.at(t, c)), values.row(ids[t])[static_cast<size_t>(c)]);

@@ -220,12 +220,14 @@ double code_value(const PackedLayout& l, const Weight& w, const std::byte* code,
   return decode_table(elem, Codes::kByte, false).f32[bits & 0xff] - static_cast<double>(zero);
 }
 
-void embed_row(const Weight& w, int64_t row, View out, int64_t out_row, std::byte* codes) {
+// Row `row` of w times `multiplier`.
+void embed_row(const Weight& w, int64_t row, double multiplier, std::byte* out, const Elem& run,
+               std::byte* codes) {
   const PackedLayout l = plan_of(w).layout;
   move_codes<false>(l, w.data,
                     {row / kStrip, static_cast<int>(row % kStrip),
                      static_cast<int>(row % kStrip) + 1, codes, 0, nibble_flip(l)});
-  const double row_scale = l.row_scales_at >= 0 ? row_scales(l, w.data)[row] : 1;
+  const double row_scale = (l.row_scales_at >= 0 ? row_scales(l, w.data)[row] : 1) * multiplier;
   const int64_t group = l.grouped ? l.group : std::max<int64_t>(l.cols, 1);
   for (int64_t g = 0; g * group < l.cols; ++g) {
     double scale = 1;
@@ -238,7 +240,7 @@ void embed_row(const Weight& w, int64_t row, View out, int64_t out_row, std::byt
     const int64_t end = std::min(l.cols, (g + 1) * group);
     for (int64_t k = g * group; k < end; ++k) {
       const double value = code_value(l, w, codes + k * canonical_bytes(l), zero);
-      store(*out.elem, out.row(out_row) + k * out.elem_bytes(), value * scale * row_scale);
+      store(run, out + k * run.bits() / 8, value * scale * row_scale);
     }
   }
 }
@@ -332,7 +334,7 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
   }
 }
 
-void embed(View out, const Weight& table, const Batch& batch, Queue* queue) {
+void embed(View out, const Weight& table, float multiplier, const Batch& batch, Queue* queue) {
   const PackedLayout& l = plan_of(table).layout;
   check(out.cols == l.cols && out.rows >= batch.tokens, "cpu: embed's output is [T, K]");
   CpuQueue& q = cpu_queue(queue);
@@ -342,7 +344,7 @@ void embed(View out, const Weight& table, const Batch& batch, Queue* queue) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t id = batch.token_ids[t];
       check(0 <= id && id < l.rows, "cpu: a token id below the number of rows");
-      embed_row(table, id, out, t, scratch + worker * row_bytes);
+      embed_row(table, id, multiplier, out.row(t), *out.elem, scratch + worker * row_bytes);
     }
   });
 }

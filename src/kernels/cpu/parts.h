@@ -13,12 +13,15 @@ Weight plan_weight(const WeightRequest&, Queue*);
 void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue*);
 void finish_weight(const Weight& w, Queue*);
 void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue*);
-void embed(View out, const Weight& table, const Batch&, Queue*);
+void embed(View out, const Weight& table, float multiplier, const Batch&, Queue*);
 void linear(View out, const Activation& x, const Weight& w, const Epilogue&, Queue*);
 std::vector<KernelInfo> linear_kernels(Queue*);
 
 // rows*.cc
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue*);
+void add_rows(View x, ConstView delta, const AddParams&, Queue*);
+void norm_heads(View qkv, const HeadNormParams&, Queue*);
+void cap_logits(Matrix<float> logits, float multiplier, float cap, Queue*);
 void quantize_rows(const Activation& out, Queue*);
 void observe(ConstView x, float* range, Queue*);
 void gate(const Activation& out, ConstView gate_up, GateFn, Queue*);

@@ -244,6 +244,49 @@ void rms_norm(const Activation& out, ConstView x, const float* gain, float eps,
            [&](int64_t r, std::byte* row) { kernels.norm(args, x.row(r), row); });
 }
 
+void add_rows(View x, ConstView delta, const AddParams& params, Queue* queue_handle) {
+  check(x.rows == delta.rows && x.cols == delta.cols && *x.elem == *delta.elem,
+        "add_rows: both are [M, K] in one dtype");
+  CpuQueue& queue = cpu_queue(queue_handle);
+  const RowsKernels& kernels = kernels_of(queue);
+  const AddArgs args{run_format(*x.elem), params.gain, x.cols, params.eps, params.multiplier};
+  queue.pool.parallel_for(x.rows, grain_rows(kGrainValues, x.cols),
+                          [&](int, int64_t begin, int64_t end) {
+                            for (int64_t r = begin; r < end; ++r)
+                              kernels.add(args, delta.row(r), x.row(r));
+                          });
+}
+
+void norm_heads(View qkv, const HeadNormParams& params, Queue* queue_handle) {
+  const int64_t dim = params.head_dim, q = params.heads * dim, k = params.kv_heads * dim;
+  check(qkv.cols == q + 2 * k, "norm_heads: qkv is [T, (H + 2 KV) * D]");
+  CpuQueue& queue = cpu_queue(queue_handle);
+  const RowsKernels& kernels = kernels_of(queue);
+  const Format run = run_format(*qkv.elem);
+  const int64_t bytes = qkv.elem_bytes();
+  const auto norm_part = [&](std::byte* x, int64_t cols, const float* gain) {
+    const NormArgs args{run, gain, params.each_head ? dim : cols, params.eps};
+    for (int64_t at = 0; at < cols; at += args.cols)
+      kernels.norm(args, x + at * bytes, x + at * bytes);
+  };
+  queue.pool.parallel_for(qkv.rows, grain_rows(kGrainValues, q + k),
+                          [&](int, int64_t begin, int64_t end) {
+                            for (int64_t r = begin; r < end; ++r) {
+                              norm_part(qkv.row(r), q, params.q_gain);
+                              norm_part(qkv.row(r) + q * bytes, k, params.k_gain);
+                            }
+                          });
+}
+
+void cap_logits(Matrix<float> logits, float multiplier, float cap, Queue* queue_handle) {
+  CpuQueue& queue = cpu_queue(queue_handle);
+  const RowsKernels& kernels = kernels_of(queue);
+  queue.pool.parallel_for(logits.rows, 1, [&](int, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      kernels.cap(multiplier, cap, logits.row(r).data(), logits.cols);
+  });
+}
+
 void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue_handle) {
   check(gate_up.cols % 2 == 0, "gate: the input holds gate and up of equal width");
   if (gate_up.rows == 0) return;
@@ -286,8 +329,8 @@ std::vector<KernelInfo> isa_kernels(std::span<const char* const> operations, con
 }
 
 std::vector<KernelInfo> rows_kernels(Queue* queue) {
-  constexpr const char* kOperations[] = {"rms_norm", "quantize_rows", "observe", "gate",
-                                         "gather_rows"};
+  constexpr const char* kOperations[] = {"rms_norm",      "add_rows", "norm_heads", "cap_logits",
+                                         "quantize_rows", "observe",  "gate",       "gather_rows"};
   return isa_kernels(kOperations, "_any", cpu_queue(queue));
 }
 

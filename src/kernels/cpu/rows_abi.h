@@ -34,9 +34,20 @@ struct EncodeArgs {
   uint32_t mask;
 };
 
+// x += multiplier * delta, normalized by `gain` where there is one.
+struct AddArgs {
+  Format run;
+  const float* gain;  // [K] or nullptr
+  int64_t cols;       // K
+  float eps, multiplier;
+};
+
 struct RowsKernels {
   // One row: out = x / sqrt(mean(x^2) + eps) * gain; out may be x.
   void (*norm)(const NormArgs&, const std::byte* x, std::byte* out);
+  void (*add)(const AddArgs&, const std::byte* delta, std::byte* x);
+  // z = x * multiplier, then cap * tanh(z / cap) where cap > 0.
+  void (*cap)(float multiplier, float cap, float* x, int64_t count);
   // One row: out[i] = fn(x[i]) * x[cols + i].
   void (*gate)(Format run, Gate fn, const std::byte* x, int64_t cols, std::byte* out);
   Range (*range)(Format run, const std::byte* x, int64_t count);

@@ -78,8 +78,9 @@ std::string describe(Queue* queue) {
 
 std::vector<KernelInfo> kernels(Queue* queue) {
   std::vector<KernelInfo> rows = linear_kernels(cuda_queue(queue));
-  for (const char* name : {"embed", "rms_norm", "quantize_rows", "observe", "gate", "gather_rows",
-                           "rope_write", "attention"}) {
+  for (const char* name :
+       {"embed", "rms_norm", "add_rows", "norm_heads", "cap_logits", "quantize_rows", "observe",
+        "gate", "gather_rows", "rope_write", "attention"}) {
     rows.push_back({text(name, "_any__sm80"), name, "sm_80", "runs"});
   }
   return rows;
@@ -128,6 +129,9 @@ const Ops kCudaOps{
     .unpack_rows = cuda::unpack_rows,
     .embed = cuda::embed,
     .rms_norm = cuda::rms_norm,
+    .add_rows = cuda::add_rows,
+    .norm_heads = cuda::norm_heads,
+    .cap_logits = cuda::cap_logits,
     .quantize_rows = cuda::quantize_rows,
     .observe = cuda::observe,
     .linear = cuda::linear,

@@ -240,12 +240,15 @@ __device__ float weight_value(const DeviceWeight& w, int64_t n, int k) {
          w.globals[n];
 }
 template <class T>
-__global__ void embed_kernel(T* out, int64_t stride, DeviceWeight table, const int32_t* ids) {
+__global__ void embed_kernel(T* out, int64_t stride, DeviceWeight table, float multiplier,
+                             const int32_t* ids) {
   const int64_t n = ids[blockIdx.x];
   for (int k = threadIdx.x; k < table.k; k += blockDim.x) {
-    out[blockIdx.x * stride + k] =
-        table.scales == nullptr ? reinterpret_cast<const T*>(table.codes + n * table.row_bytes)[k]
-                                : from_f32<T>(weight_value(table, n, k));
+    const float value =
+        table.scales == nullptr
+            ? to_f32(reinterpret_cast<const T*>(table.codes + n * table.row_bytes)[k])
+            : weight_value(table, n, k);
+    out[blockIdx.x * stride + k] = from_f32<T>(value * multiplier);
   }
 }
 
@@ -315,13 +318,14 @@ void quantize_rows(const Activation& out, Queue* queue) {
   for (int i = 0; i < out.quantized_count; ++i) quantize_form(out.high, out.quantized[i], queue);
 }
 
-void embed(View out, const Weight& table, const Batch& batch, Queue* queue) {
+void embed(View out, const Weight& table, float multiplier, const Batch& batch, Queue* queue) {
   if (batch.tokens == 0) return;
   with_run_dtype(*out.elem, [&](auto t) {
     using T = decltype(t);
     embed_kernel<<<static_cast<unsigned>(batch.tokens), kRowThreads, 0,
                    cuda_queue(queue).stream.get()>>>(reinterpret_cast<T*>(out.data), out.stride,
-                                                     device_weight(table), batch.token_ids);
+                                                     device_weight(table), multiplier,
+                                                     batch.token_ids);
   });
   cuda_check(cudaGetLastError(), "launching embed");
 }

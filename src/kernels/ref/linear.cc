@@ -204,7 +204,7 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
   }
 }
 
-void embed(View out, const Weight& table, const Batch& batch, Queue* queue) {
+void embed(View out, const Weight& table, float multiplier, const Batch& batch, Queue* queue) {
   check(out.rows == batch.tokens && out.cols == table.request.cols, "embed: out is [T, K]");
   const Decoder decoder(table);
   for_each(queue, batch.tokens, [&](int64_t t) {
@@ -212,6 +212,7 @@ void embed(View out, const Weight& table, const Batch& batch, Queue* queue) {
           "embed: token in range");
     std::vector<double> row(static_cast<size_t>(out.cols));
     decoder.row(batch.token_ids[t], row);
+    for (double& v : row) v *= multiplier;
     store_row(out, t, row);
   });
 }

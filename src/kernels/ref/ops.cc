@@ -48,8 +48,9 @@ double read_gb_s(Queue* queue) {
 
 std::vector<KernelInfo> kernels(Queue*) {
   std::vector<KernelInfo> rows;
-  for (const char* operation : {"linear", "embed", "rms_norm", "quantize_rows", "observe",
-                                "rope_write", "attention", "gate", "gather_rows"})
+  for (const char* operation :
+       {"linear", "embed", "rms_norm", "add_rows", "norm_heads", "cap_logits", "quantize_rows",
+        "observe", "rope_write", "attention", "gate", "gather_rows"})
     rows.push_back({text(operation, "_any__ref"), operation, "nothing", "runs"});
   return rows;
 }
@@ -74,6 +75,9 @@ const Ops kRefOps{
     .unpack_rows = ref::unpack_rows,
     .embed = ref::embed,
     .rms_norm = ref::rms_norm,
+    .add_rows = ref::add_rows,
+    .norm_heads = ref::norm_heads,
+    .cap_logits = ref::cap_logits,
     .quantize_rows = ref::quantize_rows,
     .observe = ref::observe,
     .linear = ref::linear,

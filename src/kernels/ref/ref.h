@@ -40,10 +40,13 @@ Weight plan_weight(const WeightRequest& request, Queue* queue);
 void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue);
 void finish_weight(const Weight& w, Queue* queue);
 void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue* queue);
-void embed(View out, const Weight& table, const Batch& batch, Queue* queue);
+void embed(View out, const Weight& table, float multiplier, const Batch& batch, Queue* queue);
 void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Queue* queue);
 
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue* queue);
+void add_rows(View x, ConstView delta, const AddParams& params, Queue* queue);
+void norm_heads(View qkv, const HeadNormParams& params, Queue* queue);
+void cap_logits(Matrix<float> logits, float multiplier, float cap, Queue* queue);
 void quantize_rows(const Activation& out, Queue* queue);
 void observe(ConstView x, float* range, Queue* queue);
 void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue);

@@ -1,5 +1,6 @@
 // Row-wise operations of the reference: norm, gate, gather, and the quantized forms of their
 // results.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -89,12 +90,61 @@ double apply(GateFn fn, double g) {
 
 }  // namespace
 
+namespace {
+
+// values = values / rms * gain.
+void normalize(std::span<double> values, const float* gain, float eps) {
+  double squares = 0;
+  for (const double v : values) squares += v * v;
+  const double rms = std::sqrt(squares / static_cast<double>(values.size()) + eps);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = values[i] / rms * gain[i];
+}
+
+}  // namespace
+
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue* queue) {
   each_row(out, x, x.cols, queue, [=](std::span<const double> in, std::span<double> result) {
-    double squares = 0;
-    for (const double v : in) squares += v * v;
-    const double rms = std::sqrt(squares / static_cast<double>(in.size()) + eps);
-    for (size_t i = 0; i < in.size(); ++i) result[i] = in[i] / rms * gain[i];
+    std::ranges::copy(in, result.begin());
+    normalize(result, gain, eps);
+  });
+}
+
+void add_rows(View x, ConstView delta, const AddParams& params, Queue* queue) {
+  check(x.rows == delta.rows && x.cols == delta.cols && *x.elem == *delta.elem,
+        "add_rows: both are [M, K] in one dtype");
+  for_each(queue, x.rows, [&](int64_t r) {
+    std::vector<double> sum(static_cast<size_t>(x.cols)), added(sum.size());
+    load_row(x, r, sum);
+    load_row(delta, r, added);
+    if (params.gain != nullptr) normalize(added, params.gain, params.eps);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += params.multiplier * added[i];
+    store_row(x, r, sum);
+  });
+}
+
+void norm_heads(View qkv, const HeadNormParams& params, Queue* queue) {
+  const int64_t dim = params.head_dim, q = params.heads * dim, k = params.kv_heads * dim;
+  check(qkv.cols == q + 2 * k, "norm_heads: qkv is [T, (H + 2 KV) * D]");
+  for_each(queue, qkv.rows, [&](int64_t r) {
+    std::vector<double> row(static_cast<size_t>(qkv.cols));
+    load_row(qkv, r, row);
+    const auto norm_part = [&](int64_t begin, int64_t end, const float* gain) {
+      const int64_t size = params.each_head ? dim : end - begin;
+      for (int64_t at = begin; at < end; at += size)
+        normalize({row.data() + at, static_cast<size_t>(size)}, gain, params.eps);
+    };
+    norm_part(0, q, params.q_gain);
+    norm_part(q, q + k, params.k_gain);
+    store_row(qkv, r, row);
+  });
+}
+
+void cap_logits(Matrix<float> logits, float multiplier, float cap, Queue* queue) {
+  for_each(queue, logits.rows, [&](int64_t r) {
+    for (float& z : logits.row(r)) {
+      const double scaled = double{z} * multiplier;
+      z = static_cast<float>(cap > 0 ? cap * std::tanh(scaled / cap) : scaled);
+    }
   });
 }
 
