@@ -28,19 +28,33 @@ std::string bits_text(double bits) {
   return fixed(bits, 2);
 }
 
+std::string rate_text(int64_t bytes, double seconds) {
+  return text(human_bytes(static_cast<int64_t>(static_cast<double>(bytes) / seconds)), "/s");
+}
+
+// ": read 40 GB/s, copy 50 GB/s, quantize 900 GB/s": each stage while it is busy.
+std::string stages_text(const LoadReport& report) {
+  std::string out;
+  for (const LoadStage& stage : report.stages) {
+    if (stage.seconds <= 0) continue;
+    out += text(out.empty() ? ": " : ", ", stage.name, " ", rate_text(stage.bytes, stage.seconds));
+  }
+  return out;
+}
+
 void print_report(const LoadReport& report, const Model& model) {
+  for (const std::string& line : report.notices) note(text("notice: ", line));
   for (const std::string& warning : report.warnings) warn(warning);
   const MemoryPlan& plan = model.plan();
   if (model.options().dummy) {
     note(text("filled ", human_bytes(plan.weights_bytes), " of random weights in ",
-              human_seconds(report.seconds)));
+              human_seconds(report.seconds), stages_text(report)));
     return;
   }
-  const double rate =
-      report.seconds > 0 ? static_cast<double>(report.bytes_read) / report.seconds : 0;
+  const double seconds = std::max(report.seconds, 1e-9);
   note(text("loaded ", report.tensors, " tensors, ", human_bytes(report.bytes_read), " -> ",
             human_bytes(plan.weights_bytes), ", in ", human_seconds(report.seconds), " (",
-            human_bytes(static_cast<int64_t>(rate)), "/s)"));
+            rate_text(report.bytes_read, seconds), ")", stages_text(report)));
 }
 
 }  // namespace

@@ -22,6 +22,13 @@ constexpr PhiloxCounter philox4x32(PhiloxCounter c, PhiloxKey k) {
   return c;
 }
 
+// A 64-bit mix: splitmix64's finalizer.
+constexpr uint64_t mix64(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
 // 64 random bits of (seed, position).
 constexpr uint64_t random_bits(uint64_t seed, uint64_t position) {
   const PhiloxCounter r =

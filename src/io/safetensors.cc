@@ -224,11 +224,16 @@ int64_t Checkpoint::tensor_bytes() const {
 }
 
 void Checkpoint::read_rows(const TensorInfo& tensor, int64_t row0, std::span<std::byte> out) const {
+  check(0 <= row0 && row0 <= tensor.rows(), "Checkpoint::read_rows in range");
+  read_bytes(tensor, bytes_of_rows(tensor, row0), out);
+}
+
+void Checkpoint::read_bytes(const TensorInfo& tensor, int64_t begin,
+                            std::span<std::byte> out) const {
   mark_read(tensor);
-  const int64_t begin = bytes_of_rows(tensor, row0);
-  const int64_t bytes = static_cast<int64_t>(out.size());
-  check(0 <= row0 && row0 <= tensor.rows() && bytes <= tensor.bytes - begin,
-        "Checkpoint::read_rows in range");
+  const auto bytes = static_cast<int64_t>(out.size());
+  check(0 <= begin && begin <= tensor.bytes && bytes <= tensor.bytes - begin,
+        "Checkpoint::read_bytes in range");
   files_[static_cast<size_t>(tensor.file)].read(tensor.offset + begin, out);
 }
 

@@ -72,7 +72,9 @@ class Checkpoint {
   // The bytes of rows row0.. of a tensor; out.size() must be a whole number of rows, and a row of a
   // packed type a whole number of bytes. Marks the tensor as read. Thread-safe.
   void read_rows(const TensorInfo& tensor, int64_t row0, std::span<std::byte> out) const;
-  // The same as float32, out [rows, tensor.cols()]. Throws Error where the dtype has no conversion
+  // The bytes from `begin` of a tensor's on, wherever its rows end. Marks it as read. Thread-safe.
+  void read_bytes(const TensorInfo& tensor, int64_t begin, std::span<std::byte> out) const;
+  // Rows as float32, out [rows, tensor.cols()]. Throws Error where the dtype has no conversion
   // (Dtype::to_f32). Thread-safe.
   void read_rows_f32(const TensorInfo& tensor, int64_t row0, Matrix<float> out) const;
 

@@ -13,6 +13,7 @@
 #include "base/view.h"
 #include "kernels/activation.h"
 #include "kernels/batch.h"
+#include "kernels/load_stream.h"
 #include "kernels/weight.h"
 #include "quant/quantize.h"
 
@@ -105,6 +106,9 @@ struct Ops {
   void (*finish_weight)(const Weight& w, Queue*);
   // The canonical form again (tests and writers): codes and scales equal what was packed.
   void (*unpack_rows)(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue*);
+
+  // Weights from raw checkpoint bytes, quantized by the device; nullptr: on the host.
+  const LoadOps* load = nullptr;
 
   // ---- operations
   // out [T, K] = table[token_ids] dequantized * multiplier; table [N, K] of any scheme (a tied head

@@ -4,28 +4,18 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <mutex>
+#include <optional>
 
 #include "base/error.h"
+#include "model/device_loader.h"
 #include "quant/quantize.h"
 
 namespace mantissa {
 namespace {
 
 constexpr int64_t kBandBytesMax = 1 << 20;  // of float32 rows in a worker's hands
-
-// A 64-bit mix (splitmix64's finalizer): dummy weights depend on (seed, tensor, index) alone.
-uint64_t mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-uint64_t hash_of(const std::string& name) {  // FNV-1a
-  uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : name) h = (h ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
-  return h;
-}
 
 void round_to(const Elem& run_dtype, std::span<float> values) {
   if (run_dtype == kBF16) {
@@ -37,19 +27,21 @@ void round_to(const Elem& run_dtype, std::span<float> values) {
 
 class Loader {
  public:
-  Loader(const Checkpoint* checkpoint, uint64_t seed, const Ops& ops, Queue* queue,
-         ThreadPool& pool, const LoadProgress& progress)
+  Loader(ModelLayout& layout, const Checkpoint* checkpoint, uint64_t seed, const Ops& ops,
+         Queue* queue, ThreadPool& pool, const LoadProgress& progress)
       : checkpoint_(checkpoint),
         seed_(seed),
         ops_(ops),
         queue_(queue),
         pool_(pool),
         progress_(progress),
-        workers_(static_cast<size_t>(pool.threads())) {}
-
-  void count(const PlannedWeight& w) {
-    total_bytes_ += w.weight.request.rows * w.weight.request.cols * 2;
+        workers_(static_cast<size_t>(pool.threads())) {
+    for_each_weight(layout, [&](PlannedWeight& w) {
+      total_bytes_ += w.weight.request.rows * w.weight.request.cols * 2;
+    });
+    if (ops.load != nullptr) device_.emplace(layout, checkpoint, seed, ops, queue, pool);
   }
+
   void load(PlannedWeight& w);
   void load(Vector& v);
   LoadReport finish(std::chrono::steady_clock::time_point start);
@@ -66,6 +58,7 @@ class Loader {
 
   void read(const std::string& tensor, int64_t row0, Matrix<float> out) const;
   Matrix<const float> read_band(const PlannedWeight& w, const Band& band, Worker& worker) const;
+  void quantize_on_host(PlannedWeight& w);
   void read_bias(PlannedWeight& w);
   void report(const std::string& name, const QuantReport& report);
 
@@ -76,6 +69,9 @@ class Loader {
   ThreadPool& pool_;
   const LoadProgress& progress_;
   std::vector<Worker> workers_;
+  std::optional<DeviceLoader> device_;
+  std::map<std::string, int64_t, std::less<>>
+      on_host_;  // weights that the device refused, by reason
   LoadReport report_;
   int64_t done_bytes_ = 0, total_bytes_ = 0;
 };
@@ -85,14 +81,12 @@ void Loader::read(const std::string& tensor, int64_t row0, Matrix<float> out) co
     checkpoint_->read_rows_f32(checkpoint_->at(tensor), row0, out);
     return;
   }
-  const uint64_t stream = mix(seed_ ^ hash_of(tensor));
-  constexpr float kScale = 0.034641016f / 8388608.0f;  // sqrt(3) / 50 / 2^23
+  const uint64_t stream = dummy_stream(seed_, tensor);
   for (int64_t r = 0; r < out.rows; ++r) {
     float* row = out.row(r).data();
-    const uint64_t first = stream + static_cast<uint64_t>((row0 + r) * out.cols);
+    const auto first = static_cast<uint64_t>((row0 + r) * out.cols);
     for (int64_t c = 0; c < out.cols; ++c) {
-      const auto bits = static_cast<int32_t>(mix(first + static_cast<uint64_t>(c)) >> 40);
-      row[c] = static_cast<float>(bits - (1 << 23)) * kScale;
+      row[c] = dummy_value(stream, first + static_cast<uint64_t>(c));
     }
   }
 }
@@ -128,6 +122,20 @@ void Loader::report(const std::string& name, const QuantReport& r) {
 }
 
 void Loader::load(PlannedWeight& w) {
+  const std::string_view refusal = device_ ? device_->refuses(w) : "";
+  if (device_ && refusal.empty()) {
+    device_->load(w);
+  } else {
+    quantize_on_host(w);
+    if (device_) ++on_host_[std::string(refusal)];
+  }
+  if (w.has_bias) read_bias(w);
+  report_.tensors += static_cast<int64_t>(w.parts.size()) * (w.has_bias ? 2 : 1);
+  done_bytes_ += w.weight.request.rows * w.weight.request.cols * 2;
+  if (progress_) progress_(done_bytes_, total_bytes_);
+}
+
+void Loader::quantize_on_host(PlannedWeight& w) {
   const WeightRequest& request = w.weight.request;
   WeightQuantizer quantizer(request.scheme.weight, request.rows, request.cols, *request.run_dtype);
   const int64_t multiple = std::max<int64_t>(quantizer.band_multiple(), 16);
@@ -163,10 +171,6 @@ void Loader::load(PlannedWeight& w) {
   });
   ops_.finish_weight(w.weight, queue_);
   report(request.name, met);
-  if (w.has_bias) read_bias(w);
-  report_.tensors += static_cast<int64_t>(w.parts.size()) * (w.has_bias ? 2 : 1);
-  done_bytes_ += request.rows * request.cols * 2;
-  if (progress_) progress_(done_bytes_, total_bytes_);
 }
 
 void Loader::load(Vector& v) {
@@ -185,6 +189,13 @@ void Loader::load(Vector& v) {
 }
 
 LoadReport Loader::finish(std::chrono::steady_clock::time_point start) {
+  if (device_) {
+    for (const auto& [name, met] : device_->finish(report_.stages)) report(name, met);
+    device_.reset();
+  }
+  for (const auto& [reason, count] : on_host_) {
+    report_.notices.push_back(text(count, " weights were quantized on the host: ", reason));
+  }
   report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report_.bytes_read = checkpoint_ != nullptr ? checkpoint_->tensor_bytes() : 0;
   return std::move(report_);
@@ -200,6 +211,11 @@ void place_static(StaticInput& s, Arena& arena, const Ops& ops, Queue* queue) {
 }
 
 }  // namespace
+
+int load_threads(const Ops& ops, int threads) {
+  constexpr int kReadersMax = 16;  // of a device: each has staging memory, and PCIe is the limit
+  return ops.load != nullptr ? std::min(threads, kReadersMax) : threads;
+}
 
 int64_t arena_bytes(ModelLayout& layout) {
   int64_t bytes = 0;
@@ -219,8 +235,7 @@ LoadReport load_weights(ModelLayout& layout, Arena& arena, const Checkpoint* che
                         uint64_t seed, const Ops& ops, Queue* queue, ThreadPool& pool,
                         const LoadProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
-  Loader loader(checkpoint, seed, ops, queue, pool, progress);
-  for_each_weight(layout, [&](PlannedWeight& w) { loader.count(w); });
+  Loader loader(layout, checkpoint, seed, ops, queue, pool, progress);
   for_each_weight(layout, [&](PlannedWeight& w) {
     w.weight.data = arena.take(w.weight.bytes);
     if (w.has_bias) w.bias = arena.take_array<float>(w.weight.request.rows);

@@ -353,7 +353,7 @@ LoadReport Model::load(const LoadProgress& progress) {
   State& s = *state_;
   check(s.weights.bytes() == 0, "a model is loaded once");
   s.allocate();
-  ThreadPool pool(s.options.threads);
+  ThreadPool pool(load_threads(*s.ops, s.options.threads));
   LoadReport report = load_weights(s.layout, s.weights, s.checkpoint ? &*s.checkpoint : nullptr,
                                    s.options.seed, *s.ops, s.queue.get(), pool, progress);
   if (s.options.strict && !report.warnings.empty()) {

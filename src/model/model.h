@@ -66,10 +66,19 @@ struct MemoryPlan {
   double bits_per_weight = 0;  // weights_bytes * 8 / parameters
 };
 
+// A stage of loading and how long it was busy; stages overlap.
+struct LoadStage {
+  std::string_view name;  // read (by all threads), copy (to the device), quantize (there)
+  int64_t bytes = 0;
+  double seconds = 0;
+};
+
 // What loading met: written once it is done.
 struct LoadReport {
   double seconds = 0;
   int64_t tensors = 0, bytes_read = 0;
+  std::vector<LoadStage> stages;      // where the device quantizes
+  std::vector<std::string> notices;   // which weights the host quantized all the same, and why
   std::vector<std::string> warnings;  // NaN or Inf weights, saturation, unread tensors: by name
 };
 

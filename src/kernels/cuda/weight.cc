@@ -138,15 +138,17 @@ void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue) 
   }
 }
 
+CodeTable code_table(const Elem& elem) {
+  CodeTable table;
+  std::ranges::copy(decode_table(elem), table.value);
+  return table;
+}
+
 void finish_weight(const Weight& w, Queue* queue) {
   const WeightLayout l(w.request);
   if (l.groups == 0) return;
-  const Elem& elem = *w.request.scheme.weight.elem;
-  float table[256];
-  for (uint32_t code = 0; code < 256; ++code) {
-    table[code] = static_cast<float>(decode(elem, code & ((1u << elem.bits()) - 1)));
-  }
-  copy(w.data + l.table, table, sizeof table, queue);
+  const CodeTable table = code_table(*w.request.scheme.weight.elem);
+  copy(w.data + l.table, table.value, sizeof table.value, queue);
 }
 
 void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue* queue) {

@@ -40,6 +40,13 @@ struct WeightLayout {
   explicit WeightLayout(const WeightRequest& request);
 };
 
+// The value of each code of a format of at most 8 bits.
+inline constexpr int kCodes = 256;
+struct CodeTable {
+  float value[kCodes];
+};
+CodeTable code_table(const Elem& elem);
+
 // What kernels get: value(n, k) = ((table[code] or codebook) - zero) * scale * global.
 struct DeviceWeight {
   const unsigned char* codes;      // [N, row_bytes]
