@@ -25,13 +25,13 @@ namespace mantissa {
 
 // How a model is loaded. Names are those of the command line.
 struct LlmOptions {
-  std::string quantization = "bf16";     // a row of `mantissa schemes`; bf16: the run dtype
+  std::string quantization = "auto";     // a row of `mantissa schemes`; auto: as the checkpoint is
   std::string device = "auto";           // auto, cpu, ref
   std::string dtype = "auto";            // auto (as the checkpoint), bfloat16, float16, float32
   std::string isa = "auto";              // auto, avx512, avx2, portable; forced means forced
   int threads = 0;                       // 0: every core this process may use
   int64_t max_model_len = 0;             // tokens of prompt and answer; 0: what the model allows
-  std::string lm_head_scheme = "bf16";   // the output head keeps the run dtype unless told
+  std::string lm_head_scheme = "auto";   // as the checkpoint is: mostly the run dtype
   std::vector<std::string> ignore = {};  // modules that stay unquantized: names or "re:..."
   std::string kv_cache_dtype = "auto";   // auto (the run dtype), fp8, fp8_e4m3
   float kv_scale = 0;                    // > 0: one fixed scale of an 8-bit KV cache

@@ -1,6 +1,7 @@
 // `mantissa inspect`: what is in a checkpoint, and what a load of it would do.
 #include <boost/json.hpp>
 #include <map>
+#include <optional>
 
 #include "app/command.h"
 #include "app/load.h"
@@ -38,7 +39,9 @@ std::string file_name(const Checkpoint& checkpoint, const TensorInfo& tensor) {
   return std::filesystem::path(file.path()).filename().string();
 }
 
-void print_checkpoint(const Args& args, const Checkpoint& checkpoint) {
+using Uses = std::map<std::string, std::string>;  // of stored tensors: MemoryPlan::tensor_uses
+
+void print_checkpoint(const Args& args, const Checkpoint& checkpoint, const Uses& uses) {
   Table summary{{"dtype", "tensors", "elements", "bytes"}, {}};
   for (const auto& [name, kind] : kinds_of(checkpoint))
     summary.rows.push_back(
@@ -50,15 +53,16 @@ void print_checkpoint(const Args& args, const Checkpoint& checkpoint) {
   for (const auto& [key, value] : checkpoint.metadata())
     print_line(text("metadata ", printable(key), ": ", printable(value)));
   if (!args.flag("tensors")) return;
-  Table table{{"tensor", "dtype", "shape", "bytes", "file"}, {}};
+  Table table{{"tensor", "dtype", "shape", "bytes", "file", "is"}, {}};
   for (const TensorInfo& tensor : checkpoint.tensors())
     table.rows.push_back({printable(tensor.name), std::string(tensor.dtype->name),
                           tensor.shape_text(), human_bytes(tensor.bytes),
-                          file_name(checkpoint, tensor)});
+                          file_name(checkpoint, tensor),
+                          uses.contains(tensor.name) ? uses.at(tensor.name) : ""});
   print_text("\n" + markdown(table));
 }
 
-boost::json::object checkpoint_json(const Checkpoint& checkpoint) {
+boost::json::object checkpoint_json(const Checkpoint& checkpoint, const Uses& uses) {
   boost::json::array tensors;
   for (const TensorInfo& tensor : checkpoint.tensors())
     tensors.push_back(
@@ -66,7 +70,8 @@ boost::json::object checkpoint_json(const Checkpoint& checkpoint) {
                             {"dtype", std::string(tensor.dtype->name)},
                             {"shape", boost::json::array(tensor.shape.begin(), tensor.shape.end())},
                             {"bytes", tensor.bytes},
-                            {"file", file_name(checkpoint, tensor)}});
+                            {"file", file_name(checkpoint, tensor)},
+                            {"is", uses.contains(tensor.name) ? uses.at(tensor.name) : ""}});
   boost::json::object metadata;
   for (const auto& [key, value] : checkpoint.metadata()) metadata[key] = value;
   return {{"tensor_bytes", checkpoint.tensor_bytes()},
@@ -75,26 +80,39 @@ boost::json::object checkpoint_json(const Checkpoint& checkpoint) {
           {"metadata", std::move(metadata)}};
 }
 
+void print_tensors(const Args& args, const Checkpoint& checkpoint, const Uses& uses,
+                   boost::json::object& object) {
+  if (args.flag("json"))
+    object["checkpoint"] = checkpoint_json(checkpoint, uses);
+  else
+    print_checkpoint(args, checkpoint, uses);
+}
+
 void run(const Args& args) {
   ModelOptions options = model_options_of(args);
   set_limit_options(args, options);
   // A single file has tensors but no plan; a folder without weights (dummy) a plan only.
   const bool planned = std::filesystem::is_directory(options.folder);
   boost::json::object object{{"path", options.folder.string()}};
-  if (!options.dummy) {
-    const Checkpoint checkpoint = Checkpoint::open(options.folder);
-    if (args.flag("json"))
-      object["checkpoint"] = checkpoint_json(checkpoint);
-    else
-      print_checkpoint(args, checkpoint);
+  std::optional<Checkpoint> checkpoint;
+  if (!options.dummy) checkpoint = Checkpoint::open(options.folder);
+  std::optional<Model> model;
+  try {  // a plan that cannot be made must not hide the tensors
+    if (planned) model.emplace(options);
+  } catch (const Error& error) {
+    if (!checkpoint) throw;
+    print_tensors(args, *checkpoint, {}, object);
+    throw;
   }
-  if (planned) {
-    const Model model(options);
+  if (checkpoint) {
+    print_tensors(args, *checkpoint, model ? model->plan().tensor_uses : Uses{}, object);
+  }
+  if (model) {
     if (args.flag("json"))
-      object["plan"] = plan_json(model);
+      object["plan"] = plan_json(*model);
     else
-      print_line((options.dummy ? "" : "\n") + plan_text(model));
-    add_run_info(object, model);
+      print_line((options.dummy ? "" : "\n") + plan_text(*model));
+    add_run_info(object, *model);
   }
   if (args.flag("json")) print_json(object);
 }

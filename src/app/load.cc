@@ -65,7 +65,8 @@ ModelOptions model_options_of(const Args& args) {
   options.folder = args.text("MODEL");
   options.device = args.text("device");
   options.dtype = args.text("dtype");
-  options.scheme = parse_scheme(args.text("quantization")).name;
+  options.scheme = args.text("quantization");
+  if (options.scheme != "auto") options.scheme = parse_scheme(options.scheme).name;
   options.lm_head_scheme = args.text("lm-head-scheme");
   options.ignore = args.list("ignore");
   options.kv_cache_dtype = args.text("kv-cache-dtype");
@@ -105,8 +106,9 @@ std::string plan_text(const Model& model) {
   const std::string name = options.folder.filename().empty()
                                ? options.folder.parent_path().filename().string()
                                : options.folder.filename().string();
-  std::string out = text("plan for ", name, ": ", options.scheme, ", ", options.dtype, ", on ",
-                         model.device_description(), "\n");
+  std::string out = text("plan for ", name, ": ", options.scheme,
+                         plan.stored.empty() ? "" : text(" (as stored: ", plan.stored, ")"), ", ",
+                         options.dtype, ", on ", model.device_description(), "\n");
   Table table{{"layers", "count", "scheme", "kernel", "bits/weight", "size"}, {}};
   for (const PlanRow& row : plan.rows)
     table.rows.push_back({row.module, text(row.count), row.scheme,
@@ -117,7 +119,8 @@ std::string plan_text(const Model& model) {
               " parameters, ", bits_text(plan.bits_per_weight), " bits each)\n+ KV cache ",
               human_bytes(plan.kv_bytes), " (", plan.kv_tokens, " tokens, ",
               options.kv_cache_dtype == "auto" ? options.dtype : options.kv_cache_dtype,
-              ") + workspace ", human_bytes(plan.workspace_bytes), " = ",
+              plan.kv_scales_given > 0 ? " with the checkpoint's scales" : "", ") + workspace ",
+              human_bytes(plan.workspace_bytes), " = ",
               human_bytes(plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes));
   if (!options.dummy)
     out += text("; while loading, up to ", human_bytes(plan.largest_tensor_bytes), " more");
@@ -137,7 +140,9 @@ boost::json::object plan_json(const Model& model) {
                                        {"bytes", row.bytes}});
   boost::json::array notices;
   for (const std::string& notice : plan.notices) notices.emplace_back(notice);
-  return {{"weights_bytes", plan.weights_bytes},
+  return {{"stored", plan.stored},
+          {"kv_scales_given", plan.kv_scales_given},
+          {"weights_bytes", plan.weights_bytes},
           {"kv_bytes", plan.kv_bytes},
           {"workspace_bytes", plan.workspace_bytes},
           {"largest_tensor_bytes", plan.largest_tensor_bytes},

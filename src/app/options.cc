@@ -23,10 +23,10 @@ constexpr Option kCommon[] = {
 };
 constexpr Option kModel[] = {
     {"MODEL", kText, "", "", "a folder with config.json, tokenizer.json and *.safetensors"},
-    {"-q,--quantization", kText, "bf16", "SCHEME", "how the linear layers are quantized while loading; `mantissa schemes` lists them"},
+    {"-q,--quantization", kText, "auto", "SCHEME", "how the linear layers are quantized while loading; `mantissa schemes` lists them; auto: as the checkpoint is, bf16 where it is not quantized"},
     {"--load-format", kText, "auto", "F", "dummy: random weights, only config.json is read (for benchmarks)", "auto,dummy"},
     {"--max-model-len", kInteger, "0", "N", "longest context in tokens; 0: the model's", "", 0, kMany},
-    {"--lm-head-scheme", kText, "bf16", "SCHEME", "the output head's (and tied embedding's) own scheme"},
+    {"--lm-head-scheme", kText, "auto", "SCHEME", "the output head's (and tied embedding's) own scheme; auto: as the checkpoint is, bf16 where it is not quantized"},
     {"--ignore", kList, "", "re:...", "modules that stay unquantized: a name, or re: and a regular expression"},
     {"--kv-cache-dtype", kText, "auto", "D", "KV cache format: auto, fp8, ...; auto: as --dtype"},
     {"--kv-scale", kReal, "0", "X", "one static scale for a quantized KV cache; 0: a scale per token and head", "", 0, 1e30},

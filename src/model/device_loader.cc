@@ -44,7 +44,7 @@ int64_t device_load_bytes(ModelLayout& layout, const Checkpoint* checkpoint, con
   int64_t most = 0;
   if (ops.load == nullptr) return most;
   for_each_weight(layout, [&](PlannedWeight& w) {
-    if (!ops.load->refuses(w.weight).empty()) return;
+    if (w.parts[0].stored != nullptr || !ops.load->refuses(w.weight).empty()) return;
     most = std::max(most, ops.load->raw_bytes(w.weight, raw_parts(w, checkpoint, 0)));
   });
   return most;

@@ -21,10 +21,12 @@ struct Builder {
   Queue* queue;
   const Checkpoint* checkpoint;
   IgnoreList ignore;
+  StoredModel& stored;
   Scheme unquantized, scheme, head_scheme;
   std::vector<std::string> notices;
   std::vector<std::string> modules;  // read ones, to tell forgotten tensors from foreign ones
   std::set<std::string> claimed;     // tensors that will be read, or left out on purpose
+  int64_t widened_inputs = 0;        // static scales that differ between the parts of a slot
 
   // The tensor must exist with this shape and a dtype that converts.
   void check_tensor(const std::string& name, const std::vector<int64_t>& shape) {
@@ -40,26 +42,34 @@ struct Builder {
     }
     const Elem* elem = tensor.dtype->elem;
     if (elem == nullptr || (elem != &kF32 && elem != &kF16 && elem != &kBF16)) {
-      throw Error(text("tensor ", name, ": dtype is ", tensor.dtype->name,
-                       ", but an unquantized weight is BF16, F16 or F32"),
-                  "use the original, unquantized checkpoint: quantized ones cannot be read yet");
+      throw Error(
+          text("tensor ", name, ": dtype is ", tensor.dtype->name,
+               ", but an unquantized weight is BF16, F16 or F32"),
+          "use the config.json that belongs to these weights: its quantization_config says which "
+          "modules are quantized, and this is none of them");
     }
   }
   // Tensors that lie in `parts` must be the checkpoint's; called once per weight.
   void check_parts(const PlannedWeight& planned, int64_t cols) {
     for (const WeightPart& part : planned.parts) {
-      check_tensor(part.tensor, {part.rows, cols});
+      if (part.stored == nullptr) check_tensor(part.tensor, {part.rows, cols});
       if (!part.bias_tensor.empty()) check_tensor(part.bias_tensor, {part.rows});
     }
   }
 
-  const Scheme& scheme_of(const std::string& module) {
-    modules.push_back(module);
-    return ignore.matches(module) ? unquantized : scheme;
-  }
+  // How a part is kept in memory: as the checkpoint has it, else as the user asked.
+  struct PartPlan {
+    Scheme scheme;
+    std::shared_ptr<const StoredWeight> weight;
+    bool fixed = false;  // the checkpoint's scheme
+  };
+  PartPlan plan_part(const std::string& module, int64_t rows, int64_t cols);
+  PartPlan stored_part(const std::string& module, const StoredScheme& kept, int64_t rows,
+                       int64_t cols);
 
   Slot make_slot(const LinearRow& row, const std::string& prefix);
-  void add_input(Slot& slot, const Scheme& scheme);
+  void add_input(Slot& slot, const Scheme& scheme, std::span<const WeightPart> parts);
+  void add_kv_scales(ModelLayout& layout);
   PlannedWeight plan_weight(const std::string& name, const Scheme& weight_scheme, int64_t rows,
                             int64_t cols, bool gathered);
   bool has_bias(Bias bias) const;
@@ -85,12 +95,46 @@ void note_short_group(const WeightRequest& request, std::vector<std::string>& no
 // The range of a dummy model's inputs: of normalized values, what a few thousand of them reach.
 constexpr float kDummyRange = 8;
 
-// Static forms get their scales, from the range that calibration saw.
-void Builder::add_input(Slot& slot, const Scheme& scheme) {
-  const size_t forms = slot.input.quantized.size();
+Builder::PartPlan Builder::stored_part(const std::string& module, const StoredScheme& kept,
+                                       int64_t rows, int64_t cols) {
+  PartPlan plan{.scheme = kept.scheme, .weight = {}, .fixed = true};
+  if (options.observe_inputs) plan.scheme.activation = {};
+  if (checkpoint == nullptr) return plan;
+  plan.weight = std::make_shared<const StoredWeight>(*checkpoint, module, kept, rows, cols);
+  plan.scheme.weight = plan.weight->spec();
+  for (const TensorInfo* tensor : plan.weight->tensors()) claimed.insert(tensor->name);
+  return plan;
+}
+
+Builder::PartPlan Builder::plan_part(const std::string& module, int64_t rows, int64_t cols) {
+  modules.push_back(module);
+  const bool ignored = ignore.matches(module);
+  const StoredScheme* kept = stored.find_linear(module, ignored);
+  if (kept != nullptr) return stored_part(module, *kept, rows, cols);
+  return {.scheme = ignored || stored.present() ? unquantized : scheme, .weight = {}};
+}
+
+// Static forms get their scales: from the checkpoint, where the parts' differ the widest, or from
+// the range that calibration saw.
+void Builder::add_input(Slot& slot, const Scheme& scheme, std::span<const WeightPart> parts) {
   slot.input.add(scheme.activation);
-  if (slot.input.quantized.size() == forms || !needs_calibration(scheme)) return;
+  if (!needs_calibration(scheme)) return;
   const Spec& spec = scheme.activation;
+  auto known = std::ranges::find(slot.input.statics, spec, &StaticInput::spec);
+  if (!parts.empty() && parts[0].stored != nullptr) {
+    for (const WeightPart& part : parts) {
+      const StaticScale& given = part.stored->input();
+      if (known == slot.input.statics.end()) {
+        slot.input.statics.push_back({.spec = spec, .value = given});
+        known = slot.input.statics.end() - 1;
+      } else if (!(known->value == given)) {
+        known->value = widest(spec, known->value, given);
+        ++widened_inputs;
+      }
+    }
+    return;
+  }
+  if (known != slot.input.statics.end()) return;
   float low = -kDummyRange, high = kDummyRange;
   if (checkpoint != nullptr) {
     const auto seen = std::ranges::find(options.input_ranges, slot.module, &InputRange::module);
@@ -119,10 +163,15 @@ PlannedWeight Builder::plan_weight(const std::string& name, const Scheme& weight
   return planned;
 }
 
+bool same_plan(const Builder::PartPlan& a, const Builder::PartPlan& b) {
+  return a.fixed == b.fixed && a.scheme.weight == b.scheme.weight &&
+         a.scheme.activation == b.scheme.activation;
+}
+
 // Consecutive parts of one scheme become one weight.
 Slot Builder::make_slot(const LinearRow& row, const std::string& prefix) {
   struct Run {
-    const Scheme* scheme;
+    Builder::PartPlan plan;
     std::vector<WeightPart> parts;
     int64_t rows = 0;
     std::string names;
@@ -138,29 +187,36 @@ Slot Builder::make_slot(const LinearRow& row, const std::string& prefix) {
     if (part.name.empty()) continue;
     ++part_count;
     const std::string module = prefix + std::string(part.name);
-    const Scheme* part_scheme = &scheme_of(module);
     const int64_t rows = size_of(part.rows, config);
-    const bool joins = !runs.empty() && runs.back().scheme == part_scheme &&
-                       fuses(part_scheme->weight, runs.back().rows);
-    if (!joins) runs.push_back({.scheme = part_scheme, .parts = {}, .rows = 0, .names = {}});
+    const PartPlan plan = plan_part(module, rows, slot.cols);
+    const bool joins = !runs.empty() && same_plan(runs.back().plan, plan) &&
+                       fuses(plan.scheme.weight, runs.back().rows);
+    if (!joins) runs.push_back({.plan = plan, .parts = {}, .rows = 0, .names = {}});
     Run& run = runs.back();
     run.parts.push_back({.tensor = module + ".weight",
                          .bias_tensor = bias ? module + ".bias" : "",
                          .row0 = run.rows,
-                         .rows = rows});
+                         .rows = rows,
+                         .stored = plan.weight});
     run.names += (run.names.empty() ? "" : "+") + std::string(part.name);
     run.rows += rows;
   }
   for (Run& run : runs) {
     const bool whole = static_cast<int>(run.parts.size()) == part_count;
+    Scheme& run_scheme = run.plan.scheme;
+    // Parts that were quantized one by one keep their scales: a row takes its part's.
+    const bool one_scale = run_scheme.weight.quantized() && run_scheme.weight.block == per_tensor();
+    if (run.plan.weight != nullptr && run.parts.size() > 1 && one_scale) {
+      run_scheme.weight.block = per_row();
+    }
     PlannedWeight planned = plan_weight(prefix + (whole ? std::string(row.module) : run.names),
-                                        *run.scheme, run.rows, slot.cols, false);
+                                        run_scheme, run.rows, slot.cols, false);
     planned.parts = std::move(run.parts);
     planned.col0 = slot.rows;
     planned.has_bias = bias;
     check_parts(planned, slot.cols);
     slot.rows += run.rows;
-    add_input(slot, *run.scheme);
+    add_input(slot, run_scheme, planned.parts);
     slot.weights.push_back(std::move(planned));
   }
   return slot;
@@ -210,14 +266,19 @@ void Builder::make_head(ModelLayout& layout) {
   modules.push_back(embed_module);
   modules.push_back(head_module);
   const std::string head_tensor = (layout.tied ? embed_module : head_module) + ".weight";
-  PlannedWeight head = plan_weight(head_module, head_scheme, vocab, hidden, layout.tied);
-  head.parts.push_back({.tensor = head_tensor, .bias_tensor = "", .row0 = 0, .rows = vocab});
+  const StoredScheme* kept = stored.find_head(head_module, layout.tied);
+  PartPlan plan{.scheme = head_scheme, .weight = {}};
+  if (kept != nullptr) plan = stored_part(head_module, *kept, vocab, hidden);
+  PlannedWeight head = plan_weight(head_module, plan.scheme, vocab, hidden, layout.tied);
+  head.parts.push_back(
+      {.tensor = head_tensor, .bias_tensor = "", .row0 = 0, .rows = vocab, .stored = plan.weight});
   check_parts(head, hidden);
   layout.head.rows = vocab;
   layout.head.cols = hidden;
   layout.head.module = head_module;
   layout.head.input.high = options.observe_inputs;
-  add_input(layout.head, head_scheme);
+  add_input(layout.head, plan.scheme, head.parts);
+  layout.head_scheme = plan.scheme.name;
   layout.head.weights.push_back(std::move(head));
   if (layout.tied) {
     const TensorInfo* extra =
@@ -262,6 +323,18 @@ void Builder::refuse_unread(const Architecture& architecture) {
   notices.push_back(found);
 }
 
+// "model.layers.0.self_attn": where KV scales stand.
+void Builder::add_kv_scales(ModelLayout& layout) {
+  const std::string_view query = layout.architecture->linears[kQkv].parts[0].name;
+  std::vector<std::string> attention, found;
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    attention.push_back(text(layout.architecture->prefix, layout.architecture->layer_prefix, i, ".",
+                             query.substr(0, query.rfind('.'))));
+  }
+  layout.kv_scales = stored.kv_scales(attention, found);
+  claimed.insert(found.begin(), found.end());
+}
+
 std::string kind_of(const std::string& name, const Architecture& a) {
   const std::string prefix = text(a.prefix, a.layer_prefix);
   if (!name.starts_with(prefix)) return name;
@@ -281,6 +354,10 @@ void Formats::add(const Spec& spec) {
 ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
                         const Elem& run_dtype, const Ops& ops, Queue* queue,
                         const Checkpoint* checkpoint) {
+  const bool from_checkpoint = !config.quantization_config.empty();
+  const auto or_bf16 = [](const std::string& name) { return name == "auto" ? "bf16" : name; };
+  const auto stored =
+      std::make_shared<StoredModel>(config.quantization_config, options, checkpoint);
   Builder b{.config = config,
             .options = options,
             .run_dtype = run_dtype,
@@ -288,9 +365,10 @@ ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
             .queue = queue,
             .checkpoint = checkpoint,
             .ignore = IgnoreList(options.ignore),
+            .stored = *stored,
             .unquantized = parse_scheme("bf16"),
-            .scheme = parse_scheme(options.scheme),
-            .head_scheme = parse_scheme(options.lm_head_scheme),
+            .scheme = parse_scheme(or_bf16(options.scheme)),
+            .head_scheme = parse_scheme(or_bf16(options.lm_head_scheme)),
             .notices = {},
             .modules = {},
             .claimed = {}};
@@ -319,6 +397,15 @@ ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
     throw Error(text("--ignore ", pattern, ": no module has this name"),
                 text("names look like ", b.modules.empty() ? "" : b.modules.back()));
   }
+  b.add_kv_scales(layout);
+  for (const std::string& line : stored->notices()) b.notices.push_back(line);
+  if (b.widened_inputs > 0) {
+    b.notices.push_back(text(b.widened_inputs,
+                             " parts of fused layers have input scales that differ from their "
+                             "neighbours': the widest is used"));
+  }
+  layout.scheme = from_checkpoint ? stored->scheme_names() : b.scheme.name;
+  layout.stored = stored;
   b.refuse_unread(a);
   layout.notices = std::move(b.notices);
   return layout;
@@ -356,6 +443,16 @@ MemoryPlan plan_weights(ModelLayout& layout) {
   plan.bits_per_weight =
       static_cast<double>(plan.weights_bytes) * 8 / static_cast<double>(plan.parameters);
   plan.notices = layout.notices;
+  if (layout.stored->present()) plan.stored = layout.stored->dialect_name();
+  for_each_weight(layout, [&](PlannedWeight& w) {
+    for (const WeightPart& part : w.parts) {
+      if (part.stored == nullptr) continue;
+      for (const TensorInfo* tensor : part.stored->tensors()) {
+        plan.tensor_uses[tensor->name] =
+            text(part.stored->role(*tensor), " of ", w.weight.request.scheme.name);
+      }
+    }
+  });
   return plan;
 }
 

@@ -3,15 +3,18 @@
 // printed before loading is the one that is carried out.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "io/config.h"
 #include "io/safetensors.h"
+#include "io/stored_weight.h"
 #include "kernels/ops.h"
 #include "model/architecture.h"
 #include "model/model.h"
 #include "model/rope.h"
+#include "model/stored.h"
 #include "quant/static_scale.h"
 
 namespace mantissa {
@@ -20,6 +23,7 @@ namespace mantissa {
 struct WeightPart {
   std::string tensor, bias_tensor;  // bias_tensor is empty where there is none
   int64_t row0 = 0, rows = 0;
+  std::shared_ptr<const StoredWeight> stored = {};  // where the checkpoint has codes and scales
 };
 
 // One resident weight and where its outputs go in its slot.
@@ -80,7 +84,10 @@ struct ModelLayout {
   bool observes = false;  // every slot has a range (calibration)
   Vector final_norm;
   std::vector<Layer> layers;
-  RopeFrequencies rope, local_rope;  // local_rope: of layers that ask for it, else empty
+  RopeFrequencies rope, local_rope;           // local_rope: of layers that ask for it, else empty
+  std::shared_ptr<const StoredModel> stored;  // what `parts` refer to
+  std::vector<KvScale> kv_scales;             // of each layer, from the checkpoint; or empty
+  std::string scheme, head_scheme;            // what --quantization, --lm-head-scheme became
   std::vector<std::string> notices;
 
   const Weight& embed_table() const { return tied ? head.weights[0].weight : embed.weight; }

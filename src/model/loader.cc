@@ -58,6 +58,7 @@ class Loader {
 
   void read(const std::string& tensor, int64_t row0, Matrix<float> out) const;
   Matrix<const float> read_band(const PlannedWeight& w, const Band& band, Worker& worker) const;
+  void load_stored(PlannedWeight& w);
   void quantize_on_host(PlannedWeight& w);
   void read_bias(PlannedWeight& w);
   void report(const std::string& name, const QuantReport& report);
@@ -122,8 +123,11 @@ void Loader::report(const std::string& name, const QuantReport& r) {
 }
 
 void Loader::load(PlannedWeight& w) {
-  const std::string_view refusal = device_ ? device_->refuses(w) : "";
-  if (device_ && refusal.empty()) {
+  const bool stored = w.parts[0].stored != nullptr;
+  const std::string_view refusal = device_ && !stored ? device_->refuses(w) : "";
+  if (stored) {
+    load_stored(w);
+  } else if (device_ && refusal.empty()) {
     device_->load(w);
   } else {
     quantize_on_host(w);
@@ -133,6 +137,31 @@ void Loader::load(PlannedWeight& w) {
   report_.tensors += static_cast<int64_t>(w.parts.size()) * (w.has_bias ? 2 : 1);
   done_bytes_ += w.weight.request.rows * w.weight.request.cols * 2;
   if (progress_) progress_(done_bytes_, total_bytes_);
+}
+
+// Codes and scales as the checkpoint has them.
+void Loader::load_stored(PlannedWeight& w) {
+  const WeightRequest& request = w.weight.request;
+  for (WeightPart& part : w.parts) {
+    const StoredWeight& stored = *part.stored;
+    const int64_t multiple = std::max(64, stored.spec().block.rows);
+    const int64_t wanted = kBandBytesMax / std::max<int64_t>(4, 4 * request.cols);
+    const int64_t band = std::max(multiple, wanted / multiple * multiple);
+    const int64_t bands = (part.rows + band - 1) / band;
+    pool_.parallel_for(bands, 1, [&](int worker, int64_t first, int64_t last) {
+      QuantRows& rows = workers_[static_cast<size_t>(worker)].rows;
+      for (int64_t i = first; i < last; ++i) {
+        stored.read_rows(i * band, std::min(band, part.rows - i * band), rows);
+        if (rows.block != request.scheme.weight.block) {  // a part's scale for each of its rows
+          rows.scales.assign(static_cast<size_t>(rows.rows), rows.scales[0]);
+          rows.block = per_row();
+        }
+        ops_.pack_rows(w.weight, part.row0 + i * band, rows, queue_);
+      }
+    });
+  }
+  ops_.finish_weight(w.weight, queue_);
+  for (WeightPart& part : w.parts) part.stored.reset();
 }
 
 void Loader::quantize_on_host(PlannedWeight& w) {

@@ -87,6 +87,8 @@ struct Model::State {
 
   void resolve_limits();
   void plan_cache();
+  void use_kv_scales();
+  KvShape kv_shape_of(int32_t layer) const;
   void plan_memory();
   void allocate();
   void check_step(const Step& step) const;
@@ -113,11 +115,6 @@ struct Model::State {
 
 Model::State::State(const ModelOptions& given) : options(given) {
   config = read_config(options.folder);
-  if (!config.quantization_config.empty()) {
-    throw Error(text((options.folder / "config.json").string(),
-                     ": quantization_config: this checkpoint is already quantized"),
-                "use the original, unquantized checkpoint and name a scheme with --quantization");
-  }
   std::vector<std::string> notices;
   run_dtype = &run_dtype_of(options.dtype, config, notices);
   options.dtype = dtype_name(*run_dtype);
@@ -140,6 +137,8 @@ Model::State::State(const ModelOptions& given) : options(given) {
   layout = make_layout(config, options, *run_dtype, *ops, queue.get(),
                        checkpoint ? &*checkpoint : nullptr);
   notices.insert(notices.end(), layout.notices.begin(), layout.notices.end());
+  options.scheme = layout.scheme;
+  options.lm_head_scheme = layout.head_scheme;
   layout.notices = std::move(notices);
   plan_cache();
   plan_memory();
@@ -173,6 +172,33 @@ void Model::State::resolve_limits() {
             .kv_page_tokens = 16};
 }
 
+// The checkpoint's scales of K and V are for e4m3; a user who asks for another cache is told.
+void Model::State::use_kv_scales() {
+  if (layout.kv_scales.empty()) return;
+  const size_t count = layout.kv_scales.size();
+  const auto unused = [&](const std::string& why) {
+    layout.notices.push_back(
+        text("the checkpoint's KV scales of ", count, " layers are not used: ", why));
+  };
+  if (options.kv_scale > 0) return unused("--kv-scale is given");
+  if (!(*kv_shape.elem == kE4M3)) {
+    return unused("they are for --kv-cache-dtype fp8, and the cache is " +
+                  std::string(kv_shape.elem->name));
+  }
+  kv_shape.scaled = false;
+  kv_shape.k_scale = layout.kv_scales[0].k;
+  kv_shape.v_scale = layout.kv_scales[0].v;
+  plan.kv_scales_given = static_cast<int64_t>(count);
+}
+
+KvShape Model::State::kv_shape_of(int32_t layer) const {
+  KvShape shape = kv_shape;
+  if (plan.kv_scales_given == 0) return shape;
+  shape.k_scale = layout.kv_scales[static_cast<size_t>(layer)].k;
+  shape.v_scale = layout.kv_scales[static_cast<size_t>(layer)].v;
+  return shape;
+}
+
 // Pages: as asked for, else for every sequence at full length within kKvBytesDefault; at least one
 // sequence of max_model_len fits.
 void Model::State::plan_cache() {
@@ -186,6 +212,7 @@ void Model::State::plan_cache() {
               .scaled = format.elem != nullptr && options.kv_scale <= 0,
               .k_scale = format.elem != nullptr ? options.kv_scale : 0,
               .v_scale = format.elem != nullptr ? options.kv_scale : 0};
+  use_kv_scales();
   if (options.kv_scale > 0 && format.elem == nullptr) {
     throw Error("--kv-scale needs a quantized cache, but --kv-cache-dtype is auto (the run dtype)",
                 "add --kv-cache-dtype fp8, or leave out --kv-scale");
@@ -224,7 +251,9 @@ void Model::State::plan_memory() {
   batch_bytes = 3 * Arena::padded(limits.tokens * 4) + Arena::padded((limits.sequences + 1) * 4) +
                 Arena::padded(limits.sequences * 4) +
                 Arena::padded(limits.sequences * block_table_cols * 4);
+  const int64_t kv_scales_given = plan.kv_scales_given;
   plan = plan_weights(layout);
+  plan.kv_scales_given = kv_scales_given;
   plan.kv_bytes = limits.kv_pages * kv_page_bytes * kv_shape.layers;
   plan.workspace_bytes = transformer->workspace_bytes() + batch_bytes;
   plan.kv_tokens = options.kv_tokens;
@@ -250,7 +279,7 @@ void Model::State::allocate() {
   cache = Arena(plan.kv_bytes, "the KV cache", *ops, queue.get());
   workspace = Arena(plan.workspace_bytes, "the workspace", *ops, queue.get());
   for (int32_t layer = 0; layer < kv_shape.layers; ++layer) {
-    kv_layers.push_back({.shape = kv_shape,
+    kv_layers.push_back({.shape = kv_shape_of(layer),
                          .pages = cache.take(limits.kv_pages * kv_page_bytes),
                          .page_bytes = kv_page_bytes});
   }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,11 +26,11 @@ struct InputRange {
 
 struct ModelOptions {
   std::filesystem::path folder;
-  std::string device = "auto";          // auto | cpu | ref
-  std::string dtype = "auto";           // auto | bfloat16 | float16 | float32
-  std::string scheme = "bf16";          // --quantization
-  std::string lm_head_scheme = "bf16";  // --lm-head-scheme
-  std::vector<std::string> ignore;      // "re:..." or exact module names that stay in the run dtype
+  std::string device = "auto";  // auto | cpu | ref
+  std::string dtype = "auto";   // auto | bfloat16 | float16 | float32
+  // --quantization, --lm-head-scheme; auto: the checkpoint's own, bf16 where it is not quantized.
+  std::string scheme = "auto", lm_head_scheme = "auto";
+  std::vector<std::string> ignore;  // "re:..." or exact module names that stay in the run dtype
   std::string kv_cache_dtype = "auto";
   float kv_scale = 0;  // > 0: --kv-scale
   std::string attention_backend = "auto";
@@ -62,6 +63,9 @@ struct MemoryPlan {
   int64_t weights_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
   int64_t largest_tensor_bytes = 0;  // of the checkpoint: what loading may need on top
   int64_t kv_tokens = 0, kv_page_tokens = 0;
+  int64_t kv_scales_given = 0;  // layers whose KV scales come from the checkpoint
+  std::string stored;           // the checkpoint's dialect where it is quantized
+  std::map<std::string, std::string> tensor_uses;  // stored tensors: "codes of fp8_static"
   int64_t parameters = 0;
   double bits_per_weight = 0;  // weights_bytes * 8 / parameters
 };

@@ -1,14 +1,14 @@
 // --ignore patterns on the names of modules.
 #pragma once
 
-#include <regex>
 #include <string>
 #include <vector>
 
+#include "io/name_pattern.h"
+
 namespace mantissa {
 
-// --ignore: "re:PATTERN" matches from the start of the module's name as compressed-tensors does
-// (re.match), anything else is the whole name. Names are those of the unfused modules:
+// --ignore: names and "re:PATTERN" (io/name_pattern.h) of the unfused modules:
 // "model.layers.0.self_attn.q_proj".
 class IgnoreList {
  public:
@@ -20,9 +20,8 @@ class IgnoreList {
 
  private:
   struct Pattern {
-    std::string source;
-    bool is_regex = false, used = false;
-    std::regex regex;
+    NamePattern name;
+    bool used = false;
   };
   std::vector<Pattern> patterns_;
 };

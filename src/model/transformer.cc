@@ -29,8 +29,10 @@ void point_at_statics(const Formats& wanted, Activation& a) {
   for (const StaticInput& given : wanted.statics) {
     for (QuantizedActivation& q : a.quantized) {
       if (q.spec != given.spec) continue;
-      q.global_scale = given.global_scale;
-      if (given.spec.global_scale) continue;
+      if (given.spec.global_scale) {
+        q.global_scale = given.global_scale;
+        continue;
+      }
       q.scales.data = given.scale;
       q.zero_points.data = given.spec.asymmetric ? given.zero_point : nullptr;
     }
@@ -105,7 +107,7 @@ Activation ActivationBuffer::forms(const Formats& wanted, int64_t rows) const {
       q.codes = {form.codes, rows, cols_};
       q.scales = {form.scales, scale_rows, form.scale_cols};
       if (spec.asymmetric) q.zero_points = {form.zero_points, scale_rows, form.scale_cols};
-      q.global_scale = form.global_scale;
+      q.global_scale = spec.global_scale ? form.global_scale : nullptr;
     }
   }
   point_at_statics(wanted, a);

@@ -166,6 +166,34 @@ Scheme parse_scheme(std::string_view name) {
   return scheme;
 }
 
+std::string scheme_name_of(const Spec& weight, const Spec& activation) {
+  const auto plain = [](Spec spec) {
+    spec.recipe = Recipe::kVllm;
+    if (*spec.scale == kBF16) spec.scale = &kF32;
+    return spec;
+  };
+  const auto is_it = [&](const Scheme& scheme) {
+    return plain(scheme.weight) == plain(weight) && plain(scheme.activation) == plain(activation);
+  };
+  for (const SchemeRow& row : scheme_rows()) {
+    std::vector<const OptionRow*> options = {nullptr};
+    for (const OptionRow& option : option_rows()) {
+      if (option.axis != "recipe" && list_contains(row.options, option.name)) {
+        options.push_back(&option);
+      }
+    }
+    for (const OptionRow* first : options) {
+      for (const OptionRow* second : options) {
+        std::vector<const OptionRow*> wanted;
+        if (first != nullptr) wanted.push_back(first);
+        if (second != nullptr && second != first) wanted.push_back(second);
+        if (const Scheme scheme = build(row, wanted); is_it(scheme)) return scheme.name;
+      }
+    }
+  }
+  return "";
+}
+
 std::vector<OptionHelp> option_help() {
   std::vector<OptionHelp> out;
   for (const OptionRow& row : option_rows()) out.push_back({row.name, row.help});

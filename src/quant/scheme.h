@@ -93,6 +93,10 @@ std::span<const SchemeRow> scheme_rows();
 // such scheme, and when a recipe does not define the combination.
 Scheme parse_scheme(std::string_view name);
 
+// The name of the scheme that has these formats, whatever the recipes and whether block scales are
+// float32 or bf16: how a checkpoint's scheme is called. Empty where the table has none.
+std::string scheme_name_of(const Spec& weight, const Spec& activation);
+
 // One line for each option that rows may list: "g64", "weights in groups of 64 along K".
 struct OptionHelp {
   std::string_view name, help;

@@ -176,11 +176,12 @@ TEST(Load, UnknownArchitectureListsTheKnown) {
   expect_refused(small(copy.write()), {"mamba9", "llama"});
 }
 
-TEST(Load, QuantizedCheckpointIsRefused) {
+TEST(Load, QuantizationConfigThatDeniesItsWeightsIsRefused) {
   ModelCopy copy(kGqa);
   copy.edit_config("\"model_type\"",
-                   "\"quantization_config\": {\"quant_method\": \"fp8\"}, \"model_type\"");
-  expect_refused(small(copy.write()), {"quantization_config", "--quantization"});
+                   "\"quantization_config\": {\"quant_method\": \"fp8\", \"activation_scheme\": "
+                   "\"dynamic\"}, \"model_type\"");
+  expect_refused(small(copy.write()), {"q_proj.weight in model.safetensors", "F32", "F8_E4M3"});
 }
 
 TEST(Load, ContextBeyondThePositionsIsRefused) {

@@ -119,8 +119,10 @@ Golden read_golden(const std::filesystem::path& file) {
                                 .first = s.at("first").to_number<int32_t>(),
                                 .logits = decode_base64(s.at("logits").as_string())});
   }
-  golden.greedy_prompt = to_ids(root.at("greedy").at("prompt"));
-  golden.greedy_ids = to_ids(root.at("greedy").at("ids"));
+  if (const auto* greedy = root.as_object().if_contains("greedy")) {
+    golden.greedy_prompt = to_ids(greedy->at("prompt"));
+    golden.greedy_ids = to_ids(greedy->at("ids"));
+  }
   return golden;
 }
 
