@@ -98,7 +98,10 @@ void run(const Args& args) {
   if (!options.dummy) checkpoint = Checkpoint::open(options.folder);
   std::optional<Model> model;
   try {  // a plan that cannot be made must not hide the tensors
-    if (planned) model.emplace(options);
+    if (planned) {
+      calibrate_inputs(args, options);
+      model.emplace(options);
+    }
   } catch (const Error& error) {
     if (!checkpoint) throw;
     print_tensors(args, *checkpoint, {}, object);

@@ -79,6 +79,15 @@ ModelOptions model_options_of(const Args& args) {
   options.threads = static_cast<int>(args.integer("threads"));
   options.isa = args.text("isa");
   options.max_model_len = args.integer("max-model-len");
+  if (args.given("calibrate")) {
+    const auto fixed = [](const std::string& scheme) {
+      return scheme != "auto" && needs_calibration(parse_scheme(scheme));
+    };
+    if (!fixed(options.scheme) && !fixed(options.lm_head_scheme)) {
+      throw Error(text("--calibrate: scheme ", options.scheme, " has no static scales"),
+                  "name one that has: -q fp8_static, int8:static, int8:asym:static, nvfp4:static");
+    }
+  }
   return options;
 }
 
@@ -164,7 +173,8 @@ Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder) 
   return tokenizer;
 }
 
-Model open_model(const Args& args, const ModelOptions& options) {
+Model open_model(const Args& args, ModelOptions options) {
+  calibrate_inputs(args, options);
   Model model(options);
   note(plan_text(model));
   if (options.strict && !model.plan().notices.empty())

@@ -26,7 +26,11 @@ int64_t context_of(const ModelOptions& options, const ModelConfig& config);
 Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder);
 
 // Plans, prints the plan, loads with a progress bar, prints the load report. All on standard error.
-Model open_model(const Args& args, const ModelOptions& options);
+Model open_model(const Args& args, ModelOptions options);
+
+// --calibrate: runs the text through the model and fills options.input_ranges. Does nothing where
+// no scheme of `options` is static.
+void calibrate_inputs(const Args& args, ModelOptions& options);
 
 // Something a user should know: a line, or an Error with --strict.
 void notice(const Args& args, const std::string& line);

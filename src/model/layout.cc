@@ -399,6 +399,10 @@ ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
   }
   b.add_kv_scales(layout);
   for (const std::string& line : stored->notices()) b.notices.push_back(line);
+  if (checkpoint == nullptr && !layout.layers[0].linears[0].input.statics.empty()) {
+    b.notices.push_back(
+        text("random weights: static scales are those of inputs within +-", kDummyRange));
+  }
   if (b.widened_inputs > 0) {
     b.notices.push_back(text(b.widened_inputs,
                              " parts of fused layers have input scales that differ from their "
