@@ -4,7 +4,6 @@
 // values (encode_value.h).
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 
@@ -89,6 +88,18 @@ inline constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
 
 // ---- helpers
 
+// By value: device code may not bind a reference to a constant of namespace scope, as std::max
+// would.
+constexpr float larger(float a, float b) {
+  return a < b ? b : a;
+}
+constexpr float smaller(float a, float b) {
+  return b < a ? b : a;
+}
+constexpr float clamped(float value, float lo, float hi) {
+  return value < lo ? lo : hi < value ? hi : value;
+}
+
 // A scale that is zero or subnormal (a block of zeros, or nearly) becomes the recipe's least scale:
 // its codes are then 0, and neither it nor its reciprocal is 0 or infinite.
 constexpr float or_floor(float scale, float floor) {
@@ -99,7 +110,7 @@ constexpr float round_scale(RunDtype format, float scale) {
   const float most = format == RunDtype::kF32   ? kLargest
                      : format == RunDtype::kF16 ? static_cast<float>(max_value(kF16))
                                                 : static_cast<float>(max_value(kBF16));
-  return std::min(round_to(format, scale), most);
+  return smaller(round_to(format, scale), most);
 }
 constexpr BlockScale divide_by(float scale) {
   return {scale, scale, 0};
@@ -113,8 +124,8 @@ constexpr float round_to_int(float value) {
   return (value + 12582912.0f) - 12582912.0f;
 }
 constexpr int32_t to_int(float value, int lo, int hi) {
-  const float clamped = std::clamp(value, static_cast<float>(lo), static_cast<float>(hi));
-  return static_cast<int32_t>(round_to_int(clamped));
+  const float inside = clamped(value, static_cast<float>(lo), static_cast<float>(hi));
+  return static_cast<int32_t>(round_to_int(inside));
 }
 // (max - min) / steps, also where the difference overflows.
 constexpr float range_step(const BlockRange& range, float steps) {
@@ -129,7 +140,7 @@ constexpr float fp8_floor(const RecipeInput& in) {
 }
 // scale = max(amax / 448, 1 / (448 * 512)); code of x / scale.
 constexpr BlockScale fp8_vllm_row(const RecipeInput& in, const BlockRange& range) {
-  return divide_by(std::max(range.amax / in.limit, fp8_floor(in)));
+  return divide_by(larger(range.amax / in.limit, fp8_floor(in)));
 }
 // scale = amax / 448, where vLLM has no floor (a tensor of zeros is NaN there; ours keeps the row's
 // floor); code of x * (1 / scale).
@@ -138,11 +149,11 @@ constexpr BlockScale fp8_vllm_tensor(const RecipeInput& in, const BlockRange& ra
 }
 // scale = max(amax, 1e-10) / 448; code of x / scale. Groups of 128 and tiles of 128 x 128.
 constexpr BlockScale fp8_vllm_group(const RecipeInput& in, const BlockRange& range) {
-  return divide_by(std::max(range.amax, 1e-10f) / in.limit);
+  return divide_by(larger(range.amax, 1e-10f) / in.limit);
 }
 // r = dtype(448 / max(amax, 1e-12)), scale = 1 / r; code of dtype(x * r).
 constexpr BlockScale fp8_autofp8(const RecipeInput& in, const BlockRange& range) {
-  const float amax = std::max(range.amax, round_to(in.run_dtype, 1e-12f));
+  const float amax = larger(range.amax, round_to(in.run_dtype, 1e-12f));
   const float r = round_scale(in.run_dtype, in.limit / amax);
   return {1.0f / r, r, 0};
 }
@@ -203,7 +214,7 @@ constexpr BlockScale int_activation(const RecipeInput& in, const BlockRange& ran
 // int8: scale = max(amax / 127.5 or (max - min) / 255, epsilon), code of x * (1 / scale).
 constexpr BlockScale int8_torchao(const RecipeInput& in, const BlockRange& range) {
   const float exact = in.asymmetric ? range_step(range, 255.0f) : range.amax / 127.5f;
-  const float scale = std::max(exact, kEpsilon);
+  const float scale = larger(exact, kEpsilon);
   BlockScale out = multiply_by_reciprocal(scale);
   if (in.asymmetric) out.zero = with_zero_point(in, range, scale).zero;
   return out;
@@ -240,7 +251,7 @@ constexpr int floor_log2(float value) {
   return static_cast<int>(__builtin_bit_cast(uint32_t, value) >> 23) - 127;
 }
 constexpr BlockScale power_scale(int exponent) {
-  const int e = std::clamp(exponent, -127, 127);
+  const int e = exponent < -127 ? -127 : exponent > 127 ? 127 : exponent;
   return {static_cast<float>(pow2(e)), static_cast<float>(pow2(-e)), 0};
 }
 // e = floor(log2(amax)) - emax.
@@ -286,7 +297,7 @@ constexpr float nvfp4_global(const RecipeInput& in) {
 }
 // block = e4m3(clamp(amax / 6 / global, 2^-6, 448)); code of x * (1 / global / block).
 constexpr BlockScale nvfp4_torchao(const RecipeInput& in, const BlockRange& range) {
-  const float block = e4m3(std::clamp(range.amax / 6.0f / in.global_scale, 0x1p-6f, 448.0f));
+  const float block = e4m3(clamped(range.amax / 6.0f / in.global_scale, 0x1p-6f, 448.0f));
   return {block, 1.0f / in.global_scale / block, 0};
 }
 // block = e4m3(amax / (6 global)), 0 becomes 1; code of x / (block global).

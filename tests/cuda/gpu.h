@@ -5,17 +5,9 @@
 
 #include "../kernels/compare.h"
 #include "../kernels/op_fixture.h"
-#include "kernels/cuda/load_stream.h"
 #include "kernels/cuda/ops.h"
 
 namespace mantissa {
-
-// The backend with weights made by the GPU.
-inline const Ops kLoadingOps = [] {
-  Ops ops = kCudaOps;
-  ops.load = &cuda::kLoadOps;
-  return ops;
-}();
 
 // Device memory with a copy of host bytes.
 class OnGpu {

@@ -53,7 +53,7 @@ TEST_F(LoadModelCuda, EqualsTheHost) {
   for (const char* scheme : {"bf16", "fp8", "ptpc_fp8", "fp8_block", "int8", "int4_weight_only:g64",
                              "mxfp4_weight_only", "nvfp4_weight_only", "codebook4"}) {
     for (const bool dummy : {false, true}) {
-      const Loaded device = load(scheme, dummy, kLoadingOps), host = load(scheme, dummy, on_host);
+      const Loaded device = load(scheme, dummy, kCudaOps), host = load(scheme, dummy, on_host);
       EXPECT_EQ(device.weights, host.weights) << scheme << (dummy ? ", dummy" : "");
       EXPECT_EQ(device.report.tensors, host.report.tensors);
       EXPECT_EQ(device.report.warnings, host.report.warnings);

@@ -107,6 +107,9 @@ CudaLoadStream::CudaLoadStream(const LoadStreamConfig& given, CudaQueue& queue)
   counters = allocate_device(std::max<int64_t>(counted, 1), "a load's counters");
   cuda_check(cudaMemsetAsync(counters.get(), 0, static_cast<size_t>(counted), kernels),
              "clearing a load's counters");
+  // What was written to the weights' memory before.
+  cuda_check(cudaEventRecord(unused.get(), kernels), "ordering a load");
+  cuda_check(cudaStreamWaitEvent(copies.get(), unused.get()), "ordering a load");
   made.reserve(static_cast<size_t>(config.weights));
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/load_stream.h"
 #include "kernels/cuda/queue.h"
 
 namespace mantissa {
@@ -127,6 +128,7 @@ const Ops kCudaOps{
     .pack_rows = cuda::pack_rows,
     .finish_weight = cuda::finish_weight,
     .unpack_rows = cuda::unpack_rows,
+    .load = &cuda::kLoadOps,
     .embed = cuda::embed,
     .rms_norm = cuda::rms_norm,
     .add_rows = cuda::add_rows,
