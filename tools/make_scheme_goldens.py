@@ -558,4 +558,5 @@ def main():
     write("activations.txt", lines)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -49,6 +49,14 @@ std::vector<int32_t> to_ids(const boost::json::value& v) {
   return ids;
 }
 
+GoldenSequence to_sequence(const boost::json::value& v) {
+  const boost::json::value* context = v.as_object().if_contains("context");
+  return {.ids = to_ids(v.at("ids")),
+          .first = v.at("first").to_number<int32_t>(),
+          .context = context != nullptr ? context->to_number<int64_t>() : 0,
+          .logits = decode_base64(v.at("logits").as_string())};
+}
+
 }  // namespace
 
 std::vector<HandSequence> make_sequences(const Model& model, int count) {
@@ -115,9 +123,12 @@ Golden read_golden(const std::filesystem::path& file) {
   const boost::json::value root = boost::json::parse(slurp(file));
   Golden golden;
   for (const auto& s : root.at("sequences").as_array()) {
-    golden.sequences.push_back({.ids = to_ids(s.at("ids")),
-                                .first = s.at("first").to_number<int32_t>(),
-                                .logits = decode_base64(s.at("logits").as_string())});
+    golden.sequences.push_back(to_sequence(s));
+  }
+  if (const boost::json::value* schemes = root.as_object().if_contains("schemes")) {
+    for (const auto& member : schemes->as_object()) {
+      golden.schemes.emplace(member.key(), to_sequence(member.value()));
+    }
   }
   if (const auto* greedy = root.as_object().if_contains("greedy")) {
     golden.greedy_prompt = to_ids(greedy->at("prompt"));
@@ -154,13 +165,15 @@ Model load_model(const ModelOptions& options) {
 
 std::vector<Backend> backends() {
   std::vector<Backend> all{{"ref", "auto"}};
-  for (const char* isa : {"avx512", "avx2", "portable"}) {
+  const Backend candidates[] = {
+      {"cpu", "avx512"}, {"cpu", "avx2"}, {"cpu", "portable"}, {"cuda", "auto"}};
+  for (const Backend& candidate : candidates) {
     try {
-      const Ops& cpu = find_ops("cpu");
-      cpu.close(cpu.open({.threads = 1, .isa = isa, .scratch_tokens = 1}));
-      all.push_back({"cpu", isa});
+      const Ops& ops = find_ops(candidate.device);
+      ops.close(ops.open({.threads = 1, .isa = candidate.isa, .scratch_tokens = 1}));
+      all.push_back(candidate);
     } catch (const Error&) {
-      continue;  // this machine lacks it
+      continue;  // this machine or this build lacks it
     }
   }
   return all;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,10 +36,12 @@ int32_t argmax(std::span<const float> values);
 struct GoldenSequence {
   std::vector<int32_t> ids;
   int32_t first = 0;          // logits follow ids[first:]
+  int64_t context = 0;        // max_model_len that RoPE was made for; 0: the model's default
   std::vector<float> logits;  // [ids.size() - first, vocab]
 };
 struct Golden {
   std::vector<GoldenSequence> sequences;
+  std::map<std::string, GoldenSequence> schemes;  // with the linears quantized
   std::vector<int32_t> greedy_prompt, greedy_ids;
 };
 Golden read_golden(const std::filesystem::path& file);
@@ -49,7 +52,8 @@ double relative_gap(std::span<const float> a, std::span<const float> b);
 
 Model load_model(const ModelOptions& options);
 
-// The devices a test crosses: ref, and cpu with every instruction set that runs here.
+// The devices a test crosses: ref, cpu with every instruction set that runs here, cuda where there
+// is one.
 struct Backend {
   std::string device, isa;
 };
