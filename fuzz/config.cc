@@ -1,5 +1,5 @@
 // Any bytes as config.json and, after a byte 0, generation_config.json: refused with an Error, or
-// every number is in its range.
+// every number is in its range and quantization_config names formats.
 #include "io/config.h"
 
 #include <cstddef>
@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "io/dialects.h"
 
 using mantissa::check;
 
@@ -27,6 +28,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check(c.has_generation_config == has_generation, "generation_config.json was read");
     for (const int32_t id : c.eos_token_ids) check(0 <= id && id < c.vocab_size, "ids in range");
     for (const int32_t id : c.bos_token_ids) check(0 <= id && id < c.vocab_size, "ids in range");
+    if (!c.quantization_config.empty()) {
+      mantissa::QuantizationConfig q = mantissa::QuantizationConfig::parse(c.quantization_config);
+      for (const char* module : {"model.layers.0.self_attn.q_proj", "lm_head"}) {
+        const mantissa::StoredScheme* stored = q.find(module);
+        check(stored == nullptr || stored->scheme.weight.quantized(), "a weight's format");
+        check(stored == nullptr || !stored->scheme.name.empty(), "a scheme with a name");
+      }
+    }
     check(c.generation.temperature.value_or(1) >= 0, "temperature in range");
     check(c.generation.top_p.value_or(1) > 0, "top_p in range");
   } catch (const mantissa::Error& error) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/file.h"
 #include "fixture.h"
 #include "io/name_pattern.h"
 
@@ -167,6 +168,23 @@ TEST(Dialects, WhatIsNotKnownIsRefusedByName) {
       EXPECT_NE(found.find(row.says), std::string::npos) << found;
       EXPECT_NE(found.find("quantization_config"), std::string::npos) << found;
     }
+  }
+}
+
+// docs/formats.md is written by hand, but its table says what the code says.
+TEST(Dialects, TheDocumentHoldsEveryRow) {
+  const std::string doc =
+      read_file(std::filesystem::path(MANTISSA_SOURCE_DIR) / "docs/formats.md", 1 << 20);
+  for (const DialectRow& row : dialects()) {
+    const size_t at = doc.find(text("| `", row.name, "` | `", row.codes, "` "));
+    ASSERT_NE(at, std::string::npos) << row.name;
+    const std::string line = doc.substr(at, doc.find('\n', at) - at);
+    for (const std::string_view part : {row.scale, row.zero_point, row.global_scale,
+                                        row.input_scale, row.input_zero_point, row.shape}) {
+      EXPECT_TRUE(part.empty() || line.find(text("`", part, "`")) != std::string::npos)
+          << row.name << " " << part;
+    }
+    EXPECT_TRUE(line.ends_with(text("| ", row.source, " |"))) << line;
   }
 }
 
