@@ -4,13 +4,14 @@
 #include <charconv>
 #include <chrono>
 
+#include "app/answer.h"
+#include "app/chat.h"
 #include "app/command.h"
 #include "app/load.h"
 #include "app/output.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/engine.h"
-#include "text/utf8.h"
 
 namespace mantissa {
 namespace {
@@ -22,7 +23,7 @@ constexpr double kMany = 1e15;
 constexpr Option kOptions[] = {
     {"--prompt", OptionType::kList, "", "TEXT", "what to continue; may be given several times"},
     {"--prompts-file", OptionType::kText, "", "F", "a file with one prompt a line"},
-    {"--max-tokens", OptionType::kInteger, "", "N", "most tokens of an answer; unset: the model's max_new_tokens, else 256, fewer where the context ends before", "", 1, kMany},
+    {"--max-tokens", OptionType::kInteger, "", "N", "most tokens of an answer; unset: the model's max_new_tokens, else 256, fewer where the context ends before; in a conversation what the context holds", "", 1, kMany},
     {"--temperature", OptionType::kReal, "", "T", "0: always the most likely token; unset: the model's, else 1", "", 0, 1e6},
     {"--top-p", OptionType::kReal, "", "P", "only the likeliest tokens that reach this mass; unset: the model's, else 1", "", 0, 1},
     {"--top-k", OptionType::kInteger, "", "K", "only the K likeliest tokens, 0 for all; unset: the model's, else 0", "", -1, kMany},
@@ -31,6 +32,9 @@ constexpr Option kOptions[] = {
     {"--stop", OptionType::kList, "", "S", "ends an answer, and is not part of it; may be given several times"},
     {"--stop-token-id", OptionType::kList, "", "ID", "ends an answer, besides the model's own end tokens; may be given several times"},
     {"--ignore-eos", OptionType::kFlag, "", "", "the model's end tokens do not end an answer"},
+    {"--chat", OptionType::kFlag, "", "", "through the model's chat template: a conversation in the terminal (or one message a line), or --prompt as one message"},
+    {"--system", OptionType::kText, "", "TEXT", "with --chat: the system message"},
+    {"--chat-template", OptionType::kText, "", "FILE", "with --chat: this template instead of the model's"},
     {"--logprobs", OptionType::kInteger, "", "N", "with --json: each token's log-probability, and that of the N likeliest ones", "", 0, kLogprobsMax},
 };
 // clang-format on
@@ -41,7 +45,17 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// Whether standard input gives the messages.
+bool is_conversation(const Args& args) {
+  return args.flag("chat") && !args.given("prompt") && !args.given("prompts-file");
+}
+
 std::vector<std::string> prompts_of(const Args& args) {
+  for (const char* name : {"system", "chat-template"}) {
+    if (args.given(name) && !args.flag("chat")) {
+      throw Error(text("--", name, " has no effect without --chat"), "add --chat, or leave it out");
+    }
+  }
   std::vector<std::string> prompts = args.list("prompt");
   if (args.given("prompts-file")) {
     const std::string content = read_file(args.text("prompts-file"), kPromptsBytesMax);
@@ -55,7 +69,7 @@ std::vector<std::string> prompts_of(const Args& args) {
     if (content.empty()) throw Error(text(args.text("prompts-file"), " is empty"), "add a prompt");
   }
   if (prompts.empty()) {
-    throw Error("there is no prompt", "give --prompt TEXT or --prompts-file FILE");
+    throw Error("there is no prompt", "give --prompt TEXT, --prompts-file FILE or --chat");
   }
   return prompts;
 }
@@ -94,45 +108,6 @@ SamplingOptions sampling_of(const Args& args) {
     o.logprobs = static_cast<int>(args.integer("logprobs"));
   }
   return o;
-}
-
-struct Answer {
-  std::string prompt;
-  int64_t prompt_tokens = 0;
-  std::string text;
-  std::vector<int32_t> token_ids;
-  std::vector<SampledToken> logprobs;
-  FinishReason finish = FinishReason::kNone;
-  double seconds = 0;
-};
-
-boost::json::object json_of(const LogprobEntry& entry) {
-  return {{"id", entry.id}, {"logprob", static_cast<double>(entry.logprob)}};
-}
-
-boost::json::object json_of(const Answer& answer, bool logprobs) {
-  std::string prompt;  // JSON is UTF-8, also where the command line is not
-  const size_t unfinished = append_valid_utf8(prompt, answer.prompt);
-  if (unfinished > 0) prompt += kReplacement;
-  boost::json::object object{
-      {"prompt", prompt},
-      {"text", answer.text},
-      {"token_ids", boost::json::array(answer.token_ids.begin(), answer.token_ids.end())},
-      {"finish_reason", std::string(finish_name(answer.finish))},
-      {"prompt_tokens", answer.prompt_tokens},
-      {"completion_tokens", answer.token_ids.size()},
-      {"seconds", answer.seconds}};
-  if (!logprobs) return object;
-  boost::json::array tokens;
-  for (const SampledToken& token : answer.logprobs) {
-    boost::json::object row = json_of(token.chosen);
-    boost::json::array top;
-    for (const LogprobEntry& entry : token.top) top.push_back(json_of(entry));
-    row["top"] = std::move(top);
-    tokens.push_back(std::move(row));
-  }
-  object["logprobs"] = std::move(tokens);
-  return object;
 }
 
 // "[2] "The city of"", on one line.
@@ -185,13 +160,6 @@ struct Totals {
   int64_t prompt_tokens = 0, tokens = 0;
 };
 
-void add(Answer& answer, const OutputDelta& delta) {
-  answer.text += delta.text;
-  answer.token_ids.insert(answer.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
-  answer.logprobs.insert(answer.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
-  answer.finish = delta.finish;
-}
-
 Totals run_batch(const Args& args, Engine& engine, const SamplingOptions& sampling,
                  std::vector<Answer>& answers, std::vector<std::vector<int32_t>>& prompts) {
   const Clock::time_point start = Clock::now();
@@ -224,20 +192,24 @@ Totals run_batch(const Args& args, Engine& engine, const SamplingOptions& sampli
   return totals;
 }
 
-// Before anything is loaded: parameters out of range, prompts that do not fit.
-std::vector<std::vector<int32_t>> encode_prompts(const Tokenizer& tokenizer,
-                                                 const SamplingOptions& sampling,
-                                                 const SchedulerLimits& limits,
+// Before anything is loaded: parameters out of range, prompts that do not fit. code: nullptr
+// without --chat.
+std::vector<std::vector<int32_t>> encode_prompts(const Args& args, const Tokenizer& tokenizer,
+                                                 const ChatTemplate* code, int64_t context,
                                                  std::vector<Answer>& answers) {
+  const SchedulerLimits limits{
+      .step_tokens_max = {}, .page = {1}, .pages = {context}, .context_max = {context}};
+  const int64_t max_tokens = args.given("max-tokens") ? args.integer("max-tokens") : 1;
   std::vector<std::vector<int32_t>> prompts;
   for (Answer& answer : answers) {
-    prompts.push_back(tokenizer.encode(answer.prompt, /*add_special_tokens=*/true));
-    answer.prompt_tokens = std::ssize(prompts.back());
     try {
+      prompts.push_back(code ? chat_prompt(*code, tokenizer, args.text("system"), answer.prompt).ids
+                             : tokenizer.encode(answer.prompt, /*add_special_tokens=*/true));
+      answer.prompt_tokens = std::ssize(prompts.back());
       if (prompts.back().empty()) {
         throw Error("the prompt has no tokens", "give a text; this tokenizer adds no first token");
       }
-      check_fits({answer.prompt_tokens}, {sampling.max_tokens.value_or(1)}, limits);
+      check_fits({answer.prompt_tokens}, {max_tokens}, limits);
     } catch (const Error& e) {
       if (answers.size() == 1) throw;
       throw Error(text("prompt ", prompts.size(), ": ", e.found), e.fix);
@@ -246,36 +218,58 @@ std::vector<std::vector<int32_t>> encode_prompts(const Tokenizer& tokenizer,
   return prompts;
 }
 
-void run(const Args& args) {
-  ModelOptions options = model_options_of(args);
-  set_limit_options(args, options);
-  const SamplingOptions sampling = sampling_of(args);
-  std::vector<Answer> answers;
-  for (std::string& prompt : prompts_of(args)) answers.emplace_back().prompt = std::move(prompt);
-  const ModelConfig config = config_of(options);
-  const EngineDefaults defaults = engine_defaults(config, options.seed);
-  const std::string parameters = describe_params(sampling, defaults);
-  const int64_t context = context_of(options, config);
-  const Tokenizer tokenizer = Tokenizer::load(options.folder);
-  for (const std::string& line : tokenizer.notes()) note(text("notice: ", line));
-  std::vector<std::vector<int32_t>> prompts = encode_prompts(
-      tokenizer, sampling,
-      {.step_tokens_max = {}, .page = {1}, .pages = {context}, .context_max = {context}}, answers);
-  options.max_num_seqs = std::min(options.max_num_seqs, std::ssize(answers));
-  Model model = open_model(args, options);
-  note(parameters);
-  Engine engine(engine_model(model), engine_text(tokenizer), defaults);
-  const Totals totals = run_batch(args, engine, sampling, answers, prompts);
+// A chat model's turn ends with the tokenizer's eos_token, whatever its config.json calls the end.
+void add_turn_end(const Tokenizer& tokenizer, SamplingOptions& sampling) {
+  if (tokenizer.eos_id() && !sampling.ignore_eos) {
+    sampling.stop_token_ids.push_back(*tokenizer.eos_id());
+  }
+}
+
+void note_totals(const Engine& engine, const Totals& totals, size_t prompts) {
   const EngineStats stats = engine.stats();
-  note(text(answers.size(), answers.size() == 1 ? " prompt of " : " prompts of ",
-            totals.prompt_tokens, totals.prompt_tokens == 1 ? " token, " : " tokens, ",
-            totals.tokens, " generated in ", human_seconds(totals.seconds), ", ",
+  note(text(prompts, prompts == 1 ? " prompt of " : " prompts of ", totals.prompt_tokens,
+            totals.prompt_tokens == 1 ? " token, " : " tokens, ", totals.tokens, " generated in ",
+            human_seconds(totals.seconds), ", ",
             fixed(static_cast<double>(totals.tokens) / totals.seconds, 1),
             " tokens/s; the first after ", human_seconds(totals.first_token_seconds),
             stats.preemptions > 0 ? text("; ", stats.preemptions,
                                          " times a sequence was computed again: the KV "
                                          "cache is small")
                                   : ""));
+}
+
+void run(const Args& args) {
+  ModelOptions options = model_options_of(args);
+  set_limit_options(args, options);
+  SamplingOptions sampling = sampling_of(args);
+  const bool conversation = is_conversation(args);
+  std::vector<Answer> answers;
+  if (!conversation) {
+    for (std::string& prompt : prompts_of(args)) answers.emplace_back().prompt = std::move(prompt);
+  }
+  const ModelConfig config = config_of(options);
+  const EngineDefaults defaults = engine_defaults(config, options.seed);
+  const int64_t context = context_of(options, config);
+  const Tokenizer tokenizer = Tokenizer::load(options.folder);
+  for (const std::string& line : tokenizer.notes()) note(text("notice: ", line));
+  std::optional<ChatTemplate> code;
+  if (args.flag("chat")) {
+    code.emplace(chat_template_for(args, tokenizer, /*tools=*/false));
+    add_turn_end(tokenizer, sampling);
+  }
+  if (conversation && !sampling.max_tokens) sampling.max_tokens = context;
+  const std::string parameters = describe_params(sampling, defaults);
+  std::vector<std::vector<int32_t>> prompts =
+      encode_prompts(args, tokenizer, code ? &*code : nullptr, context, answers);
+  options.max_num_seqs = std::min(options.max_num_seqs, std::max<int64_t>(std::ssize(answers), 1));
+  Model model = open_model(args, options);
+  note(parameters);
+  Engine engine(engine_model(model), engine_text(tokenizer), defaults);
+  if (conversation) {
+    return run_chat({args, engine, tokenizer, *code, sampling, args.text("system")});
+  }
+  const Totals totals = run_batch(args, engine, sampling, answers, prompts);
+  note_totals(engine, totals, answers.size());
 }
 
 }  // namespace
@@ -291,7 +285,8 @@ const Verb kGenerateVerb = {
     .examples =
         "mantissa generate models/wiki-6m --prompt \"The history of\" -q ptpc_fp8\n"
         "mantissa generate models/wiki-6m --prompt \"The city\" --max-tokens 40 --temperature 0\n"
-        "mantissa generate models/wiki-6m --prompts-file prompts.txt --json --max-tokens 64",
+        "mantissa generate models/wiki-6m --prompts-file prompts.txt --json --max-tokens 64\n"
+        "mantissa generate MODEL --chat --system \"You are terse.\"",
     .groups = kModelOptions | kLimitOptions,
     .options = kOptions,
     .run = run,

@@ -110,6 +110,10 @@ void print_json(const boost::json::value& value) {
 }
 
 // Names from files may hold control characters: a terminal must never see them.
+void print_prompt(std::string_view text) {
+  write_note(text);
+}
+
 void note(std::string_view lines) {
   std::string out;
   while (!lines.empty()) {

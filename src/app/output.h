@@ -25,6 +25,7 @@ void print_json(const boost::json::value& value);
 
 // ---- standard error
 void note(std::string_view line);
+void print_prompt(std::string_view text);                        // as it is: what waits for a line
 void warn(std::string_view line);                                // "warning: ..."
 void print_error(std::string_view found, std::string_view fix);  // "mantissa: ..." and "  fix: ..."
 bool progress_wanted(const Args& args);                          // a terminal, and no --no-progress

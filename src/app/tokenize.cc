@@ -1,12 +1,15 @@
 // `mantissa tokenize`: text to ids, and back.
 #include <boost/json.hpp>
 #include <charconv>
+#include <chrono>
 
+#include "app/chat.h"
 #include "app/command.h"
 #include "app/load.h"
 #include "app/output.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "text/tokenizer.h"
 
 namespace mantissa {
@@ -19,6 +22,8 @@ constexpr Option kOptions[] = {
     {"MODEL", OptionType::kText, "", "", "a folder with tokenizer.json"},
     {"--text", OptionType::kText, "", "TEXT", "the text; with --decode ids, between spaces or commas"},
     {"--file", OptionType::kText, "", "FILE", "a file instead of --text"},
+    {"--messages", OptionType::kText, "", "FILE", "a conversation instead of a text: JSON, a list of messages, or an object with messages and tools, documents, chat_template_kwargs, add_generation_prompt; shows the prompt and its ids"},
+    {"--chat-template", OptionType::kText, "", "FILE", "with --messages: this template instead of the model's"},
     {"--decode", OptionType::kFlag, "", "", "from ids to text"},
     {"--no-special-tokens", OptionType::kFlag, "", "", "add no BOS or EOS; with --decode, leave special tokens out of the text"},
     {"--pieces", OptionType::kFlag, "", "", "one line a token: id and the text it stands for"},
@@ -63,8 +68,53 @@ void print_pieces(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
   for (int32_t id : ids) print_line(text(id, "\t", quoted(tokenizer.token_bytes(id))));
 }
 
+std::string ids_line(std::span<const int32_t> ids) {
+  std::string line;
+  for (int32_t id : ids) line += (line.empty() ? "" : " ") + std::to_string(id);
+  return line;
+}
+
+// As a server gets it: {"messages": [...], "tools": [...], ...}; or the messages alone.
+void show_conversation(const Args& args, const Tokenizer& tokenizer) {
+  const json::Document document = json::parse_file(args.text("messages"));
+  const json::Value root = document.root();
+  ChatInputs inputs{.messages = root.is_object() ? root.at("messages") : root,
+                    .now = std::chrono::system_clock::now()};
+  if (root.is_object()) {
+    inputs.tools = root.find_set("tools");
+    inputs.documents = root.find_set("documents");
+    inputs.variables = root.find_set("chat_template_kwargs");
+    if (const auto prompt = root.find_set("add_generation_prompt")) {
+      inputs.add_generation_prompt = prompt->as_bool();
+    }
+  }
+  const ChatTemplate code = chat_template_for(args, tokenizer, inputs.tools.has_value());
+  const std::string prompt = code.render(inputs, tokenizer.special_tokens());
+  const std::vector<int32_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/false);
+  if (args.flag("json")) {
+    print_json(boost::json::object{{"prompt", prompt},
+                                   {"ids", boost::json::array(ids.begin(), ids.end())}});
+  } else if (args.flag("pieces")) {
+    print_pieces(tokenizer, ids);
+  } else {
+    print_line(prompt);
+    print_line(ids_line(ids));
+  }
+}
+
 void run(const Args& args) {
   const Tokenizer tokenizer = open_tokenizer(args, args.text("MODEL"));
+  if (args.given("messages")) {
+    for (const char* name : {"text", "file", "decode"}) {
+      if (args.given(name)) {
+        throw Error(text("both --messages and --", name, " are given"), "give one of them");
+      }
+    }
+    return show_conversation(args, tokenizer);
+  }
+  if (args.given("chat-template")) {
+    throw Error("--chat-template has no effect without --messages", "add --messages FILE");
+  }
   if (args.flag("decode")) return decode_ids(args, tokenizer);
   const std::vector<int32_t> ids =
       tokenizer.encode(input_of(args), !args.flag("no-special-tokens"));
@@ -73,9 +123,7 @@ void run(const Args& args) {
   } else if (args.flag("pieces")) {
     print_pieces(tokenizer, ids);
   } else {
-    std::string line;
-    for (int32_t id : ids) line += (line.empty() ? "" : " ") + std::to_string(id);
-    print_line(line);
+    print_line(ids_line(ids));
   }
 }
 
@@ -89,6 +137,7 @@ const Verb kTokenizeVerb = {
         "mantissa tokenize models/wiki-6m --text \"The history of\"\n"
         "mantissa tokenize models/wiki-6m --text \"The history of\" --pieces\n"
         "mantissa tokenize models/wiki-6m --file README.md --json --no-special-tokens\n"
+        "mantissa tokenize MODEL --messages conversation.json\n"
         "mantissa tokenize models/wiki-6m --decode --text \"415 1503 302\"",
     .groups = kCommonOnly,
     .options = kOptions,

@@ -123,4 +123,22 @@ std::string ChatTemplate::render(const ChatInputs& chat, const SpecialTokens& to
   return jinja::Interpreter(state_->code, inputs).run();
 }
 
+ChatTemplate chat_template_of(const Tokenizer& tokenizer, bool tools) {
+  const std::vector<ChatTemplateSource>& sources = tokenizer.chat_templates();
+  for (std::string_view name : {std::string_view("tool_use"), std::string_view("default")}) {
+    if (name == "tool_use" && !tools) continue;
+    for (const ChatTemplateSource& source : sources) {
+      if (source.name == name) return ChatTemplate(source.text, source.place);
+    }
+  }
+  std::string names;
+  for (const ChatTemplateSource& source : sources)
+    names += (names.empty() ? "" : ", ") + source.name;
+  throw Error(sources.empty()
+                  ? "the model has no chat template (chat_template.jinja, or chat_template "
+                    "of tokenizer_config.json)"
+                  : text("none of the model's chat templates is named \"default\": ", names),
+              "give one with --chat-template FILE, or continue plain text without --chat");
+}
+
 }  // namespace mantissa

@@ -5,12 +5,12 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
 #include "base/json.h"
+#include "text/tokenizer.h"
 
 namespace mantissa {
 
@@ -22,8 +22,6 @@ struct ChatInputs {
   std::optional<json::Value> variables = {};       // an object of more names (chat_template_kwargs)
   std::chrono::system_clock::time_point now = {};  // of strftime_now, shown as local time
 };
-
-using SpecialTokens = std::vector<std::pair<std::string, std::string>>;  // "bos_token", "<s>"
 
 class ChatTemplate {
  public:
@@ -42,5 +40,9 @@ class ChatTemplate {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// The tokenizer's template "default", or "tool_use" where there are tools and the model has one of
+// that name, as transformers chooses. Throws Error where the model has none.
+ChatTemplate chat_template_of(const Tokenizer& tokenizer, bool tools);
 
 }  // namespace mantissa

@@ -111,6 +111,32 @@ void read_nmt(const Value& v, const std::string& file, Steps& out) {
   out.emplace_back(ReplaceStep{Pattern::regex(kNmtRemoved, place(v, file)), ""});
   out.emplace_back(ReplaceStep{Pattern::regex(kNmtSpaces, place(v, file)), " "});
 }
+std::string from_base64(const Value& value) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string_view digits = value.as_string();
+  while (digits.ends_with('=')) digits.remove_suffix(1);
+  std::string out;
+  uint32_t bits = 0;
+  int held = 0;
+  for (char c : digits) {
+    const size_t digit = kDigits.find(c);
+    if (digit == kDigits.npos) value.fail("base64");
+    bits = bits << 6 | static_cast<uint32_t>(digit);
+    held += 6;
+    if (held < 8) continue;
+    held -= 8;
+    out.push_back(static_cast<char>(bits >> held));
+  }
+  return out;
+}
+void read_precompiled(const Value& v, const std::string& file, Steps& out) {
+  expect_only_keys(v, {"type", "precompiled_charsmap"});
+  const auto map = v.find_set("precompiled_charsmap");
+  if (!map || map->as_string().empty()) return;  // maps nothing
+  out.emplace_back(
+      PrecompiledStep{std::make_shared<const CharsMap>(from_base64(*map), place(*map, file))});
+}
 void read_byte_letters(const Value& v, const std::string&, Steps& out) {
   expect_only_keys(v, {"type"});
   out.emplace_back(ByteLettersStep{});
@@ -273,6 +299,7 @@ constexpr Component<Steps> kNormalizers[] = {
     {"StripAccents", read_strip_accents},
     {"Nmt", read_nmt},
     {"ByteLevel", read_byte_letters},
+    {"Precompiled", read_precompiled},
 };
 constexpr Component<Steps> kPreTokenizers[] = {
     {"Sequence", read_pre_tokenizers},

@@ -2,6 +2,7 @@
 #include "text/steps.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "text/byte_letters.h"
 #include "text/utf8.h"
@@ -133,6 +134,50 @@ void run(const UnicodeForm& form, Pieces& pieces, MatchScratch&) {
 void run(const ByteLettersStep&, Pieces& pieces, MatchScratch&) {
   rewrite(pieces, [&](std::string& out, const Piece& piece) {
     append_byte_letters(out, pieces.of(piece));
+  });
+}
+
+void run(const PrecompiledStep& step, Pieces& pieces, MatchScratch&) {
+  rewrite(pieces, [&](std::string& out, const Piece& piece) {
+    out += precompiled_text(*step.map, pieces.of(piece));
+  });
+}
+
+// Appends the next character, mapped; returns how many bytes of the text it took.
+size_t append_mapped(const SentencePieceStep& step, std::string_view text, std::string& out) {
+  const auto found = step.map ? step.map->longest(text) : std::nullopt;
+  const size_t bytes = found && found->bytes > 0 ? found->bytes : utf8_bytes(text[0]);
+  out += found ? found->to : text.substr(0, bytes);
+  return bytes;
+}
+
+void run(const SentencePieceStep& step, Pieces& pieces, MatchScratch&) {
+  const std::string_view space = step.escape_spaces ? "\u2581" : " ";
+  std::string part;
+  rewrite(pieces, [&](std::string& out, const Piece& piece) {
+    const std::string_view text = pieces.of(piece);
+    const size_t start = out.size();
+    bool after_space = step.remove_extra_spaces;  // spaces that follow go
+    bool prefix = step.dummy_prefix;              // is still to come
+    for (size_t pos = 0; pos < text.size();) {
+      part.clear();
+      pos += append_mapped(step, text.substr(pos), part);
+      std::string_view rest(part);
+      while (after_space && rest.starts_with(' ')) rest.remove_prefix(1);
+      if (rest.empty()) continue;
+      if (std::exchange(prefix, false)) out += space;
+      for (char c : rest) {
+        if (c == ' ') {
+          out += space;
+        } else {
+          out.push_back(c);
+        }
+      }
+      after_space = step.remove_extra_spaces && rest.ends_with(' ');
+    }
+    while (step.remove_extra_spaces && out.size() - start >= space.size() && out.ends_with(space)) {
+      out.resize(out.size() - space.size());
+    }
   });
 }
 

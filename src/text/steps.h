@@ -4,11 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
 
+#include "text/chars_map.h"
 #include "text/normalize.h"
 #include "text/pattern.h"
 
@@ -45,6 +47,14 @@ struct StripStep {  // white space
 struct LowercaseStep {};
 struct ByteLettersStep {};  // every byte as one letter: byte_letters.h
 
+struct PrecompiledStep {  // the tokenizers library's form of SentencePiece's map
+  std::shared_ptr<const CharsMap> map;
+};
+struct SentencePieceStep {              // all that sentencepiece does before its model
+  std::shared_ptr<const CharsMap> map;  // nullptr: none
+  bool dummy_prefix, remove_extra_spaces, escape_spaces;
+};
+
 enum class Behavior : uint8_t {
   kRemoved,
   kIsolated,
@@ -59,7 +69,7 @@ struct SplitStep {
 };
 
 using Step = std::variant<PrependStep, ReplaceStep, StripStep, LowercaseStep, UnicodeForm,
-                          ByteLettersStep, SplitStep>;
+                          ByteLettersStep, PrecompiledStep, SentencePieceStep, SplitStep>;
 
 void run_step(const Step& step, Pieces& pieces, MatchScratch& scratch);
 

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "text/byte_letters.h"
+#include "text/sentencepiece.h"
 #include "text/tokenizer_data.h"
 #include "text/utf8.h"
 
@@ -11,7 +12,6 @@ namespace mantissa {
 namespace {
 
 constexpr int64_t kFileBytesMax = int64_t{256} << 20;
-constexpr int64_t kTemplateBytesMax = int64_t{4} << 20;
 constexpr size_t kTextBytesMax = size_t{1} << 30;
 
 void drop_empty(Pieces& pieces) {
@@ -41,21 +41,47 @@ Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string_view
   return Tokenizer(std::move(data));
 }
 
-Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "tokenizer.json";
-  if (!std::filesystem::exists(path)) {
-    throw Error(text("there is no ", path.string()),
-                "give a model folder that holds tokenizer.json (a tokenizer.model alone is not "
-                "read; transformers converts it)");
+namespace {
+
+void load_sentencepiece(const std::filesystem::path& folder, TokenizerData& data) {
+  constexpr const char* kNames[] = {"tokenizer.model",    "tokenizer.model.v3",
+                                    "tokenizer.model.v2", "tokenizer.model.v1",
+                                    "spiece.model",       "sentencepiece.bpe.model"};
+  for (const char* name : kNames) {
+    const std::filesystem::path path = folder / name;
+    if (!std::filesystem::exists(path)) continue;
+    read_sentencepiece(read_file(path, kFileBytesMax), path.string(), data);
+    return;
   }
+  throw Error(text("there is no tokenizer in ", folder.string()),
+              "give a model folder that holds tokenizer.json or tokenizer.model (SentencePiece)");
+}
+
+}  // namespace
+
+Tokenizer Tokenizer::from_sentencepiece(std::string_view model, std::string_view config_json,
+                                        const std::string& name) {
   auto data = std::make_shared<TokenizerData>();
-  read_tokenizer_json(read_file(path, kFileBytesMax), path.string(), *data);
+  read_sentencepiece(model, name, *data);
+  if (!config_json.empty()) read_tokenizer_config(config_json, name + " (config)", *data);
+  add_sentencepiece_ends(*data);
+  return Tokenizer(std::move(data));
+}
+
+Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
+  auto data = std::make_shared<TokenizerData>();
+  const std::filesystem::path path = folder / "tokenizer.json";
+  if (std::filesystem::exists(path)) {
+    read_tokenizer_json(read_file(path, kFileBytesMax), path.string(), *data);
+  } else {
+    load_sentencepiece(folder, *data);
+  }
   const std::filesystem::path config = folder / "tokenizer_config.json";
   if (std::filesystem::exists(config)) {
     read_tokenizer_config(read_file(config, kFileBytesMax), config.string(), *data);
   }
-  const std::filesystem::path chat = folder / "chat_template.jinja";
-  if (std::filesystem::exists(chat)) data->chat_template = read_file(chat, kTemplateBytesMax);
+  read_chat_files(folder, *data);
+  if (data->sentencepiece) add_sentencepiece_ends(*data);
   return Tokenizer(std::move(data));
 }
 
@@ -82,7 +108,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view input, bool add_special_
 
   std::vector<int32_t> out;
   if (add_special_tokens) out = data.ids_before;
-  data.model->encode(pieces, out);
+  data.encode(pieces, out);
   if (add_special_tokens) {
     out.insert(out.end(), data.ids_behind.begin(), data.ids_behind.end());
   }
@@ -152,8 +178,11 @@ std::optional<int32_t> Tokenizer::pad_id() const {
 bool Tokenizer::adds_bos() const {
   return data_->bos_id && !data_->ids_before.empty() && data_->ids_before[0] == *data_->bos_id;
 }
-const std::string& Tokenizer::chat_template() const {
-  return data_->chat_template;
+const SpecialTokens& Tokenizer::special_tokens() const {
+  return data_->special_tokens;
+}
+const std::vector<ChatTemplateSource>& Tokenizer::chat_templates() const {
+  return data_->chat_templates;
 }
 const std::vector<std::string>& Tokenizer::notes() const {
   return data_->notes;

@@ -1,6 +1,6 @@
-// Text to token ids and back, as a model folder's tokenizer.json says. Ids and texts equal those of
-// the Hugging Face `tokenizers` library. What the file asks for and this code does not do is
-// refused at load, naming the place in the file. Not here: chat templates.
+// Text to token ids and back, as a model folder's tokenizer.json or tokenizer.model says. Ids and
+// texts equal those of the Hugging Face `tokenizers` library, or of `sentencepiece`. What the file
+// asks for and this code does not do is refused at load, naming the place in the file.
 #pragma once
 
 #include <cstdint>
@@ -10,21 +10,34 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace mantissa {
+
+using SpecialTokens = std::vector<std::pair<std::string, std::string>>;  // "bos_token", "<s>"
+struct ChatTemplateSource {
+  std::string name;   // "default", "tool_use"
+  std::string place;  // the file, for errors
+  std::string text;
+};
 
 struct TokenizerData;  // everything loaded, immutable
 
 // As cheap to copy as a pointer. All functions may be called by several threads at once.
 class Tokenizer {
  public:
-  // Reads tokenizer.json and, where there is one, tokenizer_config.json of the folder. Throws
-  // Error.
+  // Reads tokenizer.json, or where there is none tokenizer.model (SentencePiece), and, where there
+  // is one, tokenizer_config.json of the folder. Throws Error.
   static Tokenizer load(const std::filesystem::path& folder);
   // The same from the files' contents; config may be empty. name: what errors call the first.
   static Tokenizer from_json(std::string_view tokenizer_json, std::string_view config_json,
                              const std::string& name);
+
+  // A SentencePiece model; it adds BOS and EOS as the config says (add_bos_token, add_eos_token),
+  // where that says nothing BOS only, as transformers does.
+  static Tokenizer from_sentencepiece(std::string_view model, std::string_view config_json,
+                                      const std::string& name);
 
   // Invalid UTF-8 counts as U+FFFD, one for each maximal invalid part, before anything else
   // happens. Special tokens written out in the text become their ids whatever add_special_tokens
@@ -51,9 +64,11 @@ class Tokenizer {
   std::optional<int32_t> pad_id() const;
   // Whether encode(text, true) starts with bos_id().
   bool adds_bos() const;
-  // tokenizer_config.json's chat_template (or chat_template.jinja of the folder), unread; empty
-  // where there is none.
-  const std::string& chat_template() const;
+  // Of tokenizer_config.json and special_tokens_map.json: what templates know by name.
+  const SpecialTokens& special_tokens() const;
+  // chat_template.jinja and additional_chat_templates/ of the folder, else chat_template of
+  // tokenizer_config.json or chat_template.json; unread. See chat_template.h.
+  const std::vector<ChatTemplateSource>& chat_templates() const;
   // What a user may want to know about the files, one line each: contradictions between them.
   const std::vector<std::string>& notes() const;
 

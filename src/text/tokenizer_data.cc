@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "text/byte_letters.h"
+#include "text/chat_files.h"
 #include "text/component_reader.h"
 
 namespace mantissa {
@@ -80,13 +81,7 @@ void read_merges(const Value& merges, Bpe& model) {
   }
 }
 
-void read_model(const Value& model, TokenizerData& out) {
-  struct Row {
-    std::string_view type;
-  };
-  constexpr Row kModels[] = {{"BPE"}};
-  // Files of the library's early versions name no type.
-  if (model.find("type")) find_component(kModels, model);
+void read_bpe(const Value& model, TokenizerData& out) {
   expect_only_keys(
       model, {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
               "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"});
@@ -103,8 +98,42 @@ void read_model(const Value& model, TokenizerData& out) {
   options.byte_fallback = flag(model, "byte_fallback");
   options.ignore_merges = flag(model, "ignore_merges");
   const Value merges = model.at("merges");
-  out.model.emplace(out.tokens, std::move(options), merges.size());
-  read_merges(merges, *out.model);
+  read_merges(merges, out.model.emplace<Bpe>(out.tokens, std::move(options), merges.size()));
+}
+
+// [["<unk>", 0.0], ["a", -3.5], ...] in the order of ids
+void read_unigram(const Value& model, TokenizerData& out) {
+  expect_only_keys(model, {"type", "unk_id", "vocab", "byte_fallback"});
+  const Value vocab = model.at("vocab");
+  size_t bytes = 0;
+  for (size_t i = 0; i < vocab.size(); ++i) bytes += vocab[i][0].as_string().size();
+  out.arena.reserve(bytes);  // exactly: the views below must not move
+  std::vector<double> scores;
+  for (size_t i = 0; i < vocab.size(); ++i) {
+    const Value row = vocab[i];
+    if (row.size() != 2) row.fail("a token and its score");
+    const size_t begin = out.arena.size();
+    out.arena += row[0].as_string();
+    out.tokens.push_back(std::string_view(out.arena).substr(begin));
+    scores.push_back(row[1].as_number());
+  }
+  if (vocab.size() == 0 || std::ssize(out.tokens) > kIdMax) vocab.fail("1 to 4194303 tokens");
+  UnigramOptions options{.unk_id = std::nullopt, .byte_fallback = flag(model, "byte_fallback")};
+  if (const auto unk = model.find_set("unk_id")) {
+    options.unk_id = static_cast<int32_t>(unk->as_int(0, std::ssize(out.tokens) - 1));
+  }
+  out.model.emplace<Unigram>(out.tokens, std::move(scores),
+                             std::vector<bool>(out.tokens.size(), true), options);
+}
+
+void read_model(const Value& model, TokenizerData& out) {
+  struct Row {
+    std::string_view type;
+    void (*read)(const Value&, TokenizerData&);
+  };
+  constexpr Row kModels[] = {{"BPE", read_bpe}, {"Unigram", read_unigram}};
+  // Files of the library's early versions name no type.
+  (model.find("type") ? find_component(kModels, model) : kModels[0]).read(model, out);
 }
 
 // ---- added tokens
@@ -153,7 +182,7 @@ void read_added_tokens(const Value& list, const std::string& file, TokenizerData
       token.special = token.special || there.special;
       there = token;
     } else {
-      const int32_t id = out.model->token_id(token.content);
+      const int32_t id = out.model_id(token.content);
       token.id = id >= 0 ? id : next_id++;
       out.added.push_back(token);
       known.insert(out.added.back().content, static_cast<int32_t>(out.added.size() - 1));
@@ -163,25 +192,6 @@ void read_added_tokens(const Value& list, const std::string& file, TokenizerData
                                " has id ", wanted, " there, but gets ", token.id,
                                " (as the reference library does)"));
     }
-  }
-}
-
-void index_added_tokens(TokenizerData& out) {
-  size_t count = out.tokens.size();
-  for (const AddedToken& token : out.added) {
-    count = std::max(count, static_cast<size_t>(token.id) + 1);
-  }
-  out.added_index.assign(count, -1);
-  MatchScratch scratch;
-  for (size_t i = 0; i < out.added.size(); ++i) {
-    const AddedToken& token = out.added[i];
-    out.added_index[static_cast<size_t>(token.id)] = static_cast<int32_t>(i);
-    const std::string normal =
-        token.normalized ? normalized_content(out, token.content, scratch) : token.content;
-    (token.normalized ? out.normalized_matcher : out.raw_matcher).add(token, normal);
-    // Decoding undoes what normalizing did. Special tokens stay as they are written, so that they
-    // can be told from text and left out.
-    out.added_spelling.push_back(token.special ? token.content : normal);
   }
 }
 
@@ -269,24 +279,43 @@ std::optional<int32_t> read_named_token(const Value& config, std::string_view ke
   return id;
 }
 
-// A template, or a list of named ones, of which "default" is meant.
-std::string read_chat_template(const Value& value) {
-  if (value.is_string()) return std::string(value.as_string());
-  for (size_t i = 0; i < value.size(); ++i) {
-    if (value[i].at("name").as_string() == "default") {
-      return std::string(value[i].at("template").as_string());
-    }
+}  // namespace
+
+void index_added_tokens(TokenizerData& out) {
+  size_t count = out.tokens.size();
+  for (const AddedToken& token : out.added) {
+    count = std::max(count, static_cast<size_t>(token.id) + 1);
   }
-  value.fail("a template, or a list with one named \"default\"");
+  out.added_index.assign(count, -1);
+  MatchScratch scratch;
+  for (size_t i = 0; i < out.added.size(); ++i) {
+    const AddedToken& token = out.added[i];
+    out.added_index[static_cast<size_t>(token.id)] = static_cast<int32_t>(i);
+    const std::string normal =
+        token.normalized ? normalized_content(out, token.content, scratch) : token.content;
+    (token.normalized ? out.normalized_matcher : out.raw_matcher).add(token, normal);
+    // Decoding undoes what normalizing did. Special tokens stay as they are written, so that they
+    // can be told from text and left out.
+    out.added_spelling.push_back(token.special ? token.content : normal);
+  }
 }
 
-}  // namespace
+int32_t TokenizerData::model_id(std::string_view token) const {
+  if (const Bpe* bpe = std::get_if<Bpe>(&model)) return bpe->token_id(token);
+  const Unigram* unigram = std::get_if<Unigram>(&model);
+  return unigram ? unigram->token_id(token) : -1;
+}
+
+void TokenizerData::encode(const Pieces& pieces, std::vector<int32_t>& out) const {
+  if (const Bpe* bpe = std::get_if<Bpe>(&model)) return bpe->encode(pieces, out);
+  std::get<Unigram>(model).encode(pieces, out);
+}
 
 std::optional<int32_t> TokenizerData::find(std::string_view token) const {
   for (const AddedToken& candidate : added) {
     if (candidate.content == token) return candidate.id;
   }
-  const int32_t id = model->token_id(token);
+  const int32_t id = model_id(token);
   return id < 0 ? std::nullopt : std::optional(id);
 }
 
@@ -318,11 +347,18 @@ void read_tokenizer_json(std::string_view json, const std::string& name, Tokeniz
 void read_tokenizer_config(std::string_view json, const std::string& name, TokenizerData& out) {
   const json::Document document = json::parse(json, name, kLimits);
   const Value root = document.root();
-  out.bos_id = read_named_token(root, "bos_token", name, out);
-  out.eos_id = read_named_token(root, "eos_token", name, out);
-  out.pad_id = read_named_token(root, "pad_token", name, out);
-  if (const auto chat = root.find_set("chat_template"))
-    out.chat_template = read_chat_template(*chat);
+  for (const auto& [key, id] :
+       {std::pair{"bos_token", &out.bos_id}, std::pair{"eos_token", &out.eos_id},
+        std::pair{"pad_token", &out.pad_id}}) {
+    if (root.find_set(key)) *id = read_named_token(root, key, name, out);
+  }
+  read_special_tokens(root, out);
+  if (const auto chat = root.find_set("chat_template")) read_chat_templates(*chat, name, out);
+  if (out.sentencepiece) {
+    if (const auto add = root.find_set("add_bos_token")) out.add_bos = add->as_bool();
+    if (const auto add = root.find_set("add_eos_token")) out.add_eos = add->as_bool();
+    return;
+  }
   struct Promise {
     std::string_view key;
     const std::optional<int32_t>& id;
