@@ -86,7 +86,8 @@ boost::json::object latency_json(const Args& args, const Model& model,
                              {"output_len", options.output_len},
                              {"iterations", options.iterations},
                              {"warmup", options.warmup},
-                             {"load_format", args.text("load-format")}};
+                             {"load_format", args.text("load-format")},
+                             {"enforce_eager", args.flag("enforce-eager")}};
   add_run_info(object, model);
   return object;
 }

@@ -42,9 +42,17 @@ std::string stages_text(const LoadReport& report) {
   return out;
 }
 
+void print_graphs(const LoadReport& report) {
+  if (report.graph_sizes.empty()) return;
+  note(text("captured ", report.graph_sizes.size(), " decode graphs, of 1 to ",
+            report.graph_sizes.back(), " sequences, ", human_bytes(report.graph_bytes), ", in ",
+            human_seconds(report.graph_seconds)));
+}
+
 void print_report(const LoadReport& report, const Model& model) {
   for (const std::string& line : report.notices) note(text("notice: ", line));
   for (const std::string& warning : report.warnings) warn(warning);
+  print_graphs(report);
   const MemoryPlan& plan = model.plan();
   if (model.options().dummy) {
     note(text("filled ", human_bytes(plan.weights_bytes), " of random weights in ",
@@ -74,6 +82,7 @@ ModelOptions model_options_of(const Args& args) {
   options.attention_backend = args.text("attention-backend");
   options.dummy = args.text("load-format") == "dummy";
   options.fast_accum = args.flag("fast-accum");
+  options.enforce_eager = args.flag("enforce-eager");
   options.strict = args.flag("strict");
   options.seed = static_cast<uint64_t>(args.integer("seed"));
   options.threads = static_cast<int>(args.integer("threads"));

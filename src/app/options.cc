@@ -35,6 +35,7 @@ constexpr Option kModel[] = {
     {"--calibrate-seq-len", kInteger, "2048", "N", "tokens of a sample; at most the model's context", "", 2, 1e6},
     {"--attention-backend", kText, "auto", "B", "which attention kernels; auto: the device's first"},
     {"--fast-accum", kFlag, "", "", "FP8 products summed in the tensor cores' short accumulator (CUDA only)"},
+    {"--enforce-eager", kFlag, "", "", "decode steps launched kernel by kernel instead of as CUDA graphs (CUDA only)"},
     {"--no-library-kernels", kFlag, "", "", "only Mantissa's own kernels; on cpu and ref there are no others"},
     {"--gpu-memory-utilization", kReal, "0.9", "X", "part of the GPU's memory to use (CUDA only)", "", 0.01, 1},
 };

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -32,26 +33,27 @@ void check_fits(const LatencyOptions& options, const Model::Limits& limits) {
         "measure_latency: a KV cache of latency_kv_tokens()");
 }
 
-// One batch: every sequence owns the same number of pages, one after the other.
+// One batch as the engine runs it: steps that sample where the model runs, each launched before the
+// host reads the tokens of the one before. Every sequence has the seat of its number and owns the
+// same number of pages, one after the other.
 class Batcher {
  public:
   Batcher(const EngineModel& model, const LatencyOptions& options, uint64_t seed)
       : model_(model),
         options_(options),
-        pages_(pages_of(options.input_len + options.output_len, model.limits.kv_page_tokens)) {
+        pages_(pages_of(options.input_len + options.output_len, model.limits.kv_page_tokens)),
+        pages_sent_(static_cast<size_t>(options.batch_size)) {
     const uint64_t vocab = static_cast<uint64_t>(model.limits.vocab);
     const int64_t count = options.batch_size * options.input_len;
     for (int64_t i = 0; i < count; ++i)
       prompts_.push_back(static_cast<int32_t>(random_bits(seed, static_cast<uint64_t>(i)) % vocab));
-    next_.resize(static_cast<size_t>(options.batch_size));
   }
 
-  // Prompts in passes as large as the limits allow; then next_ holds each first token.
+  // Prompts in passes as large as the limits allow, until each first token is there.
   void prefill() {
     int64_t sequence = 0, at = 0;
     while (sequence < options_.batch_size) {
       begin_step();
-      std::vector<int64_t> finished;
       while (sequence < options_.batch_size) {
         const int64_t room = model_.limits.tokens - std::ssize(step_.token_ids);
         const int64_t count = std::min(room, options_.input_len - at);
@@ -62,66 +64,66 @@ class Batcher {
                 static_cast<size_t>(count)));
         at += count;
         if (at < options_.input_len) break;
-        finished.push_back(sequence++);
-        rows_.push_back(static_cast<int32_t>(step_.token_ids.size()) - 1);
+        step_.sampling.push_back(static_cast<int32_t>(step_.sequences.size()) - 1);
+        ++sequence;
         at = 0;
       }
-      run_step(finished);
+      run_step();
     }
+    wait();
   }
 
-  // The i-th token after the first, of every sequence.
+  // The i-th token after the first, of every sequence; the one before it is there on return.
   void decode(int64_t i) {
     begin_step();
-    std::vector<int64_t> all(static_cast<size_t>(options_.batch_size));
-    std::iota(all.begin(), all.end(), 0);
-    for (int64_t s : all) {
-      add(s, options_.input_len + i, {&next_[static_cast<size_t>(s)], 1});
-      rows_.push_back(static_cast<int32_t>(s));
+    for (int64_t s = 0; s < options_.batch_size; ++s) {
+      add(s, options_.input_len + i, {&kSampledId, 1});
+      step_.sampling.push_back(static_cast<int32_t>(s));
     }
-    run_step(all);
+    run_step();
+  }
+
+  void wait() {
+    if (ticket_ >= 0) model_.wait(std::exchange(ticket_, -1));
   }
 
  private:
   void begin_step() {
-    step_ = {};
-    step_.query_start.push_back(0);
-    rows_.clear();
+    step_.sequences.clear();
+    step_.token_ids.clear();
+    step_.pages.clear();
+    step_.sampling.clear();
   }
 
   void add(int64_t sequence, int64_t position, std::span<const int32_t> tokens) {
-    const int64_t first_slot = sequence * pages_ * model_.limits.kv_page_tokens;
-    for (int32_t token : tokens) {
-      step_.token_ids.push_back(token);
-      step_.positions.push_back(static_cast<int32_t>(position));
-      step_.slots.push_back(static_cast<int32_t>(first_slot + position));
-      ++position;
-    }
-    step_.query_start.push_back(static_cast<int32_t>(step_.token_ids.size()));
-    step_.context_len.push_back(static_cast<int32_t>(position));
-    std::vector<int32_t>& table = step_.block_tables.emplace_back(static_cast<size_t>(pages_));
-    std::iota(table.begin(), table.end(), static_cast<int32_t>(sequence * pages_));
+    int64_t& sent = pages_sent_[static_cast<size_t>(sequence)];
+    const int64_t needed = pages_of(position + std::ssize(tokens), model_.limits.kv_page_tokens);
+    step_.sequences.push_back({.seat = static_cast<int32_t>(sequence),
+                               .first_token = static_cast<int32_t>(step_.token_ids.size()),
+                               .tokens = static_cast<int32_t>(tokens.size()),
+                               .position = static_cast<int32_t>(position),
+                               .page_col = static_cast<int32_t>(sent),
+                               .pages = static_cast<int32_t>(needed - sent),
+                               .page_at = static_cast<int32_t>(step_.pages.size()),
+                               .sampling = {.temperature = 0}});
+    step_.token_ids.insert(step_.token_ids.end(), tokens.begin(), tokens.end());
+    for (; sent < needed; ++sent)
+      step_.pages.push_back(static_cast<int32_t>(sequence * pages_ + sent));
   }
 
-  // Runs step_; rows_[i] gives the next token of sequences[i].
-  void run_step(const std::vector<int64_t>& sequences) {
-    model_.forward(step_);
-    if (rows_.empty()) return;
-    const Matrix<const float> logits = model_.logits(rows_);
-    for (size_t i = 0; i < sequences.size(); ++i) {
-      const std::span<const float> row = logits.row(static_cast<int64_t>(i));
-      next_[static_cast<size_t>(sequences[i])] =
-          static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
-    }
+  void run_step() {
+    const int64_t launched = model_.launch(step_);
+    wait();
+    ticket_ = launched;
   }
 
   const EngineModel& model_;
   const LatencyOptions& options_;
-  int64_t pages_;                 // of each sequence
-  std::vector<int32_t> prompts_;  // [batch, input_len]
-  std::vector<int32_t> next_;     // [batch]
-  Model::Step step_;
-  std::vector<int32_t> rows_;
+  int64_t pages_;                    // of each sequence
+  std::vector<int64_t> pages_sent_;  // of them, to the model
+  std::vector<int32_t> prompts_;     // [batch, input_len]
+  Model::StepRequest step_;
+  int64_t ticket_ = -1;  // of a step whose tokens were not read yet
 };
 
 }  // namespace
@@ -138,6 +140,7 @@ std::vector<LatencyIteration> measure_latency(
     batcher.prefill();
     const double prefill = seconds_since(start);
     for (int64_t i = 0; i + 1 < options.output_len; ++i) batcher.decode(i);
+    batcher.wait();
     const double decode = seconds_since(start) - prefill;
     if (iteration >= options.warmup) out.push_back({prefill, decode});
     if (progress) progress(iteration + 1, total);

@@ -37,8 +37,12 @@ struct Continuation {
 }  // namespace
 
 EngineModel engine_model(Model& model) {
-  return {model.limits(), [&model](const Model::Step& step) { model.forward(step); },
-          [&model](std::span<const int32_t> rows) { return model.logits(rows); }};
+  return {.limits = model.limits(),
+          .forward = [&model](const Model::Step& step) { model.forward(step); },
+          .logits = [&model](std::span<const int32_t> rows) { return model.logits(rows); },
+          .launch = [&model](const Model::StepRequest& r) { return model.launch(r); },
+          .wait = [&model](int64_t ticket) { return model.wait(ticket); },
+          .runs_ahead = model.runs_ahead()};
 }
 
 EngineText engine_text(const Tokenizer& tokenizer) {

@@ -15,9 +15,11 @@ struct Sequence {
   SequenceId id = 0;
   std::vector<int32_t> tokens;  // prompt, then output
   int64_t prompt = 0;           // of them
-  int64_t computed = 0;         // of them, in the cache
+  int64_t in_flight = 0;        // behind them: sampled by a step whose tokens were not read yet
+  int64_t computed = 0;         // of all these, in the cache once the steps under way are done
   std::vector<int32_t> pages;
-  bool running = false;
+  int64_t pages_sent = 0;  // of them, to the model's seat
+  int32_t seat = -1;       // of the model; -1 where not running
   SamplingParams sampling;
   int64_t max_tokens = 0;
   std::vector<int32_t> stop_token_ids;
@@ -25,6 +27,16 @@ struct Sequence {
   TextStream stream;
 
   int64_t known() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t planned() const { return known() + in_flight; }
+  bool running() const { return seat >= 0; }
+  // Every token that it may have is sampled, or about to be.
+  bool full() const { return planned() - prompt == max_tokens; }
+};
+
+// A launched step whose tokens were not read yet.
+struct Flight {
+  int64_t ticket = 0;
+  std::vector<SequenceId> owners;  // of the sampled rows; some may have ended since
 };
 
 SchedulerLimits scheduler_limits(const Model::Limits& m) {
@@ -71,7 +83,12 @@ struct Engine::State {
   SequenceId next_id = 0;
   EngineStats stats;
   std::vector<OutputDelta> deltas;  // of this step, and of one that threw half-way
-  SamplerScratch scratch;
+  std::deque<Flight> flights;       // oldest first
+  bool launch_threw = false;
+  std::vector<int32_t> free_seats;
+  // Of the next launch; members so that their memory is kept.
+  SchedulerState planned_state;
+  Model::StepRequest request;
   std::function<void(const SchedulerState&, const StepPlan&)> observer;
 
   State(EngineModel m, EngineText t, EngineDefaults d)
@@ -84,6 +101,8 @@ struct Engine::State {
               model.limits.logits_rows > 0,
           "an engine can run one token of one sequence");
     defaults.vocab = model.limits.vocab;
+    for (int64_t seat = limits.sequences_max; seat-- > 0;)
+      free_seats.push_back(static_cast<int32_t>(seat));
   }
 
   std::deque<Sequence>::iterator find(SequenceId id) {
@@ -98,12 +117,14 @@ struct Engine::State {
   }
 
   SequenceId submit(const Request& request);
-  SchedulerState scheduler_state() const;
-  void release_pages(Sequence& s);
+  void read_state();
+  void release(Sequence& s);
   void apply(const StepPlan& plan);
-  Model::Step batch(const StepPlan& plan);
-  void sample_rows(const StepPlan& plan);
-  OutputDelta advance(Sequence& s, std::span<const float> logits);
+  void make_request(const StepPlan& plan);
+  void launched(const StepPlan& plan, int64_t ticket);
+  bool launch();
+  void read_flight();
+  OutputDelta advance(Sequence& s, const SampledRow& sampled, const LogprobRow* logprobs);
   FinishReason add_token(Sequence& s, int32_t token, OutputDelta& delta);
   std::vector<OutputDelta> step();
 };
@@ -135,34 +156,43 @@ SequenceId Engine::State::submit(const Request& request) {
   return next_id++;
 }
 
-SchedulerState Engine::State::scheduler_state() const {
-  SchedulerState state;
-  state.free = pages.free();
-  state.sequences.reserve(sequences.size());
+void Engine::State::read_state() {
+  planned_state.free = pages.free();
+  planned_state.sequences.clear();
+  planned_state.leaving = 0;
   for (const Sequence& s : sequences) {
-    state.sequences.push_back({.id = s.id,
-                               .known = {s.known()},
-                               .computed = {s.computed},
-                               .end_max = {s.prompt + s.max_tokens},
-                               .held = {static_cast<int64_t>(s.pages.size())},
-                               .running = s.running});
+    if (s.full()) {
+      ++planned_state.leaving;
+      continue;
+    }
+    planned_state.sequences.push_back({.id = s.id,
+                                       .known = {s.planned()},
+                                       .computed = {s.computed},
+                                       .end_max = {s.prompt + s.max_tokens},
+                                       .held = {static_cast<int64_t>(s.pages.size())},
+                                       .running = s.running()});
   }
-  return state;
 }
 
-void Engine::State::release_pages(Sequence& s) {
+// Pages and seat go back; steps under way may still write there (see engine.h).
+void Engine::State::release(Sequence& s) {
   for (const int32_t page : s.pages) pages.release(page);
   s.pages.clear();
+  s.pages_sent = 0;
   s.computed = 0;
-  s.running = false;
+  if (s.seat >= 0) free_seats.push_back(std::exchange(s.seat, -1));
 }
 
 void Engine::State::apply(const StepPlan& plan) {
-  for (const SequenceId id : plan.preempted) release_pages(living(id));
+  for (const SequenceId id : plan.preempted) release(living(id));
   stats.preemptions += static_cast<int64_t>(plan.preempted.size());
   for (const StepItem& item : plan.items) {
     Sequence& s = living(item.id);
-    s.running = true;
+    if (!s.running()) {
+      check(!free_seats.empty(), "a plan runs no more sequences than there are seats");
+      s.seat = free_seats.back();
+      free_seats.pop_back();
+    }
     for (int64_t i = 0; i < item.take.n; ++i) {
       const std::optional<int32_t> page = pages.take();
       check(page.has_value(), "a plan takes free pages only");
@@ -171,22 +201,68 @@ void Engine::State::apply(const StepPlan& plan) {
   }
 }
 
-Model::Step Engine::State::batch(const StepPlan& plan) {
-  Model::Step step;
-  step.query_start.push_back(0);
+void Engine::State::make_request(const StepPlan& plan) {
+  request.sequences.clear();
+  request.token_ids.clear();
+  request.pages.clear();
+  request.sampling.clear();
+  request.logprobs = false;
   for (const StepItem& item : plan.items) {
     const Sequence& s = living(item.id);
-    for (int64_t p = item.first.n; p < (item.first + item.count).n; ++p) {
-      const int64_t page = s.pages[static_cast<size_t>(p / limits.page.n)];
-      step.token_ids.push_back(s.tokens[static_cast<size_t>(p)]);
-      step.positions.push_back(static_cast<int32_t>(p));
-      step.slots.push_back(static_cast<int32_t>(page * limits.page.n + p % limits.page.n));
-    }
-    step.query_start.push_back(static_cast<int32_t>(step.token_ids.size()));
-    step.context_len.push_back(static_cast<int32_t>((item.first + item.count).n));
-    step.block_tables.push_back(s.pages);
+    request.sequences.push_back({.seat = s.seat,
+                                 .first_token = static_cast<int32_t>(request.token_ids.size()),
+                                 .tokens = static_cast<int32_t>(item.count.n),
+                                 .position = static_cast<int32_t>(item.first.n),
+                                 .page_col = static_cast<int32_t>(s.pages_sent),
+                                 .pages = static_cast<int32_t>(std::ssize(s.pages) - s.pages_sent),
+                                 .page_at = static_cast<int32_t>(request.pages.size()),
+                                 .sampling = sample_params(s.sampling)});
+    const auto first = static_cast<std::ptrdiff_t>(item.first.n),
+               end = static_cast<std::ptrdiff_t>((item.first + item.count).n),
+               known = std::min<std::ptrdiff_t>(end, s.known());
+    if (first < known)
+      request.token_ids.insert(request.token_ids.end(), s.tokens.begin() + first,
+                               s.tokens.begin() + known);
+    if (end > s.known()) request.token_ids.push_back(kSampledId);
+    request.pages.insert(request.pages.end(), s.pages.begin() + s.pages_sent, s.pages.end());
+    if (!item.samples) continue;
+    request.sampling.push_back(static_cast<int32_t>(request.sequences.size()) - 1);
+    request.logprobs = request.logprobs || s.sampling.logprobs >= 0;
   }
-  return step;
+}
+
+void Engine::State::launched(const StepPlan& plan, int64_t ticket) {
+  Flight& flight = flights.emplace_back();
+  flight.ticket = ticket;
+  for (const StepItem& item : plan.items) {
+    Sequence& s = living(item.id);
+    s.computed += item.count.n;
+    s.pages_sent = std::ssize(s.pages);
+    stats.tokens_computed += item.count.n;
+    if (!item.samples) continue;
+    ++s.in_flight;
+    flight.owners.push_back(s.id);
+  }
+  ++stats.steps;
+}
+
+// False where there is nothing to launch before a step under way was read. A launch that threw may
+// have sampled for some seats: it is tried again with ids that the host knows.
+bool Engine::State::launch() {
+  if (launch_threw && !flights.empty()) return false;
+  read_state();
+  const StepPlan plan = plan_step(planned_state, limits);
+  if (plan.items.empty() || (!plan.preempted.empty() && !flights.empty())) {
+    check(sequences.empty() || !flights.empty(), "a plan for living sequences advances one");
+    return false;
+  }
+  if (observer) observer(planned_state, plan);
+  apply(plan);
+  make_request(plan);
+  launch_threw = true;
+  launched(plan, model.launch(request));
+  launch_threw = false;
+  return true;
 }
 
 FinishReason Engine::State::add_token(Sequence& s, int32_t token, OutputDelta& delta) {
@@ -207,18 +283,20 @@ FinishReason Engine::State::add_token(Sequence& s, int32_t token, OutputDelta& d
   return finish;
 }
 
-OutputDelta Engine::State::advance(Sequence& s, std::span<const float> logits) {
+OutputDelta Engine::State::advance(Sequence& s, const SampledRow& sampled,
+                                   const LogprobRow* logprobs) {
   OutputDelta delta;
   delta.id = s.id;
-  s.computed = s.known();
+  --s.in_flight;
+  if (sampled.status != SampleStatus::kChosen) {
+    delta.finish = FinishReason::kError;
+    delta.error = sample_error(sampled, s.sampling, text("sequence ", s.id), s.known());
+    return delta;
+  }
   try {
-    const SampleInput input{.logits = logits,
-                            .history = s.tokens,
-                            .position = s.known(),
-                            .name = text("sequence ", s.id)};
-    SampledToken token = sample(input, s.sampling, scratch);
-    delta.finish = add_token(s, token.id, delta);
-    if (s.sampling.logprobs >= 0) delta.logprobs.push_back(std::move(token));
+    delta.finish = add_token(s, sampled.id, delta);
+    if (s.sampling.logprobs >= 0)
+      delta.logprobs.push_back(sampled_token(sampled, logprobs, s.sampling));
   } catch (const Error& error) {
     delta.finish = FinishReason::kError;
     delta.error = error;
@@ -226,45 +304,25 @@ OutputDelta Engine::State::advance(Sequence& s, std::span<const float> logits) {
   return delta;
 }
 
-void Engine::State::sample_rows(const StepPlan& plan) {
-  std::vector<int32_t> rows;
-  std::vector<SequenceId> owners;
-  int64_t tokens = 0;
-  for (const StepItem& item : plan.items) {
-    tokens += item.count.n;
-    if (!item.samples) {
-      living(item.id).computed += item.count.n;
-      continue;
-    }
-    rows.push_back(static_cast<int32_t>(tokens - 1));
-    owners.push_back(item.id);
+void Engine::State::read_flight() {
+  const Flight& flight = flights.front();
+  const Model::StepResult result = model.wait(flight.ticket);
+  for (size_t i = 0; i < flight.owners.size(); ++i) {
+    const auto s = find(flight.owners[i]);
+    if (s == sequences.end()) continue;  // ended or cancelled since the launch
+    const LogprobRow* logprobs = result.logprobs.empty() ? nullptr : &result.logprobs[i];
+    deltas.push_back(advance(*s, result.rows[i], logprobs));
+    if (deltas.back().finish == FinishReason::kNone) continue;
+    release(*s);
+    sequences.erase(s);
   }
-  const auto rows_max = static_cast<size_t>(model.limits.logits_rows);
-  for (size_t first = 0; first < rows.size(); first += rows_max) {
-    const size_t count = std::min(rows_max, rows.size() - first);
-    const Matrix<const float> logits =
-        model.logits(std::span<const int32_t>(rows).subspan(first, count));
-    for (size_t i = 0; i < count; ++i) {
-      const auto s = find(owners[first + i]);
-      deltas.push_back(advance(*s, logits.row(static_cast<int64_t>(i))));
-      if (deltas.back().finish == FinishReason::kNone) continue;
-      release_pages(*s);
-      sequences.erase(s);
-    }
-  }
+  flights.pop_front();
 }
 
 std::vector<OutputDelta> Engine::State::step() {
-  if (sequences.empty()) return std::exchange(deltas, {});
-  const SchedulerState state = scheduler_state();
-  const StepPlan plan = plan_step(state, limits);
-  check(!plan.items.empty(), "a plan for living sequences advances one");
-  if (observer) observer(state, plan);
-  apply(plan);
-  model.forward(batch(plan));
-  sample_rows(plan);
-  for (const StepItem& item : plan.items) stats.tokens_computed += item.count.n;
-  ++stats.steps;
+  const size_t ahead = model.runs_ahead ? 1 : 0;
+  const bool more = !sequences.empty() && launch();
+  if (flights.size() > (more ? ahead : 0)) read_flight();
   return std::exchange(deltas, {});
 }
 
@@ -291,7 +349,7 @@ bool Engine::cancel(SequenceId id) {
   std::erase_if(state_->deltas, [&](const OutputDelta& delta) { return delta.id == id; });
   const auto at = state_->find(id);
   if (at == state_->sequences.end()) return false;
-  state_->release_pages(*at);
+  state_->release(*at);
   state_->sequences.erase(at);
   return true;
 }
@@ -302,7 +360,7 @@ bool Engine::idle() const {
 
 EngineStats Engine::stats() const {
   EngineStats stats = state_->stats;
-  for (const Sequence& s : state_->sequences) ++(s.running ? stats.running : stats.waiting);
+  for (const Sequence& s : state_->sequences) ++(s.running() ? stats.running : stats.waiting);
   stats.pages_free = state_->pages.free();
   stats.pages_total = state_->pages.total();
   return stats;

@@ -1,6 +1,14 @@
-// The step loop: requests in, pieces of text out. Each step plans (engine/scheduler.h), runs one
-// forward pass over the paged cache, samples, detokenizes and looks for ends. Model and tokenizer
-// come as function tables, so that a test can put its own in their place. One caller at a time.
+// The step loop: requests in, pieces of text out. Each step plans (engine/scheduler.h), launches
+// one forward pass over the paged cache that samples where it runs, and reads what an earlier pass
+// sampled: detokenizes, streams, looks for ends. Model and tokenizer come as function tables, so
+// that a test can put its own in their place. One caller at a time.
+//
+// Running ahead. Where the model can (a GPU), step n + 1 is launched before the host reads the
+// tokens of step n, which stay on the device as its input: the device never waits for the host. A
+// sequence that turns out to have ended at step n has one surplus token in step n + 1, which nobody
+// reads. Its pages and its seat are free at once: steps run in the order of their launch, so
+// whoever gets them writes after the surplus token was written. Nobody is preempted while a step is
+// under way. Tokens are the same as without running ahead.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +34,13 @@ namespace mantissa {
 
 struct EngineModel {
   Model::Limits limits;
+  // Logits on the host, for those who score texts.
   std::function<void(const Model::Step&)> forward;
   std::function<Matrix<const float>(std::span<const int32_t> rows)> logits;
+  // Steps that sample, for those who generate.
+  std::function<int64_t(const Model::StepRequest&)> launch;
+  std::function<Model::StepResult(int64_t ticket)> wait;
+  bool runs_ahead = false;
 };
 EngineModel engine_model(Model& model);  // which must be loaded, and outlive the result
 
@@ -117,8 +130,9 @@ class Engine {
   SequenceId submit(const Request& request);
   // Prompt tokens of a living sequence; 0 for others.
   int64_t prompt_tokens(SequenceId id) const;
-  // Runs one forward pass; a delta for each sequence that got a token. No sequences: does nothing.
-  // What forward() throws passes through; the step can be tried again.
+  // Launches one forward pass and reads the oldest one that ran; a delta for each sequence that got
+  // a token from that. Where the model runs ahead the first call returns none. No sequences: does
+  // nothing. What launch() throws passes through; the step can be tried again.
   std::vector<OutputDelta> step();
   // Ends a sequence without a delta, its pages are back at once; false where there is none.
   bool cancel(SequenceId id);

@@ -1,12 +1,14 @@
-// From logits to a token: pure functions. A token depends on parameters, history, seed, position
-// and logits alone, and is the same on every machine: the exponential is our own, sums are exact or
-// have a fixed order.
+// A request's sampling parameters, and the sampled token as the engine reports it. How a token is
+// chosen: kernels/sampling.h.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "base/error.h"
+#include "kernels/sampling.h"
 
 namespace mantissa {
 
@@ -20,11 +22,11 @@ struct SamplingParams {
   uint64_t seed = 0;
   int logprobs = -1;  // alternatives to report, 0..kLogprobsMax; -1: no logprobs at all
 };
-inline constexpr int kLogprobsMax = 20;
-inline constexpr double kGreedyBelow = 1e-5;  // vLLM's bound
 
 // Throws Error naming the parameter, its value and its range.
 void check_sampling(const SamplingParams& params);
+// As the device reads them.
+SampleParams sample_params(const SamplingParams& params);
 
 struct LogprobEntry {
   int32_t id = 0;
@@ -35,17 +37,12 @@ struct SampledToken {
   LogprobEntry chosen;            // where logprobs >= 0
   std::vector<LogprobEntry> top;  // [logprobs], highest first, ties to the lowest id
 };
-
-// Memory that calls reuse; one per thread.
-struct SamplerScratch {
-  struct Candidate {
-    float logit, weight;
-    int32_t id;
-  };
-  std::vector<float> logits, weights;  // [V]
-  std::vector<Candidate> candidates;
-  std::vector<uint8_t> seen;  // [V] all 0 between calls
-};
+// row: nullptr where params.logprobs < 0.
+SampledToken sampled_token(const SampledRow& sampled, const LogprobRow* row,
+                           const SamplingParams& params);
+// Why there is no token (kRuntime); name of the sequence and position of the token.
+Error sample_error(const SampledRow& sampled, const SamplingParams& params, std::string_view name,
+                   int64_t position);
 
 struct SampleInput {
   std::span<const float> logits;     // [V] of one row
@@ -53,8 +50,7 @@ struct SampleInput {
   int64_t position = 0;              // of the token to choose: history.size() in a plain sequence
   std::string name;                  // of the sequence, for errors
 };
-// Throws Error (kRuntime) naming the sequence where a logit is NaN or +infinity, or all are
-// -infinity.
+// All of it, on the host. Throws sample_error().
 SampledToken sample(const SampleInput& input, const SamplingParams& params,
                     SamplerScratch& scratch);
 

@@ -65,7 +65,7 @@ struct Planner {
     for (const SequenceState& s : state.sequences) {
       if (s.running) reserve.n += may_grow(s, s.held);
     }
-    int64_t count = std::count(running.begin(), running.end(), true);
+    int64_t count = state.leaving + std::count(running.begin(), running.end(), true);
     const int64_t count_max = std::min(limits.sequences_max, limits.step_tokens_max.n);
     for (size_t i = 0; i < state.sequences.size(); ++i) {
       const SequenceState& s = state.sequences[i];

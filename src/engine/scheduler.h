@@ -35,6 +35,8 @@ struct SequenceState {
 struct SchedulerState {
   std::vector<SequenceState> sequences;  // in order of arrival
   Pages free;
+  // Besides them: sequences whose last token is under way. They count as running.
+  int64_t leaving = 0;
 
   bool operator==(const SchedulerState&) const = default;
 };

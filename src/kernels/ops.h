@@ -14,12 +14,20 @@
 #include "kernels/activation.h"
 #include "kernels/batch.h"
 #include "kernels/load_stream.h"
+#include "kernels/step.h"
 #include "kernels/weight.h"
 #include "quant/quantize.h"
 
 namespace mantissa {
 
 struct Queue;  // a backend's execution context: threads or stream, scratch memory, instruction set
+struct Graph;  // operations that were captured, to be run again
+struct CapturedGraph {
+  Graph* graph = nullptr;
+  int64_t bytes = 0;  // of the device's memory, as measured
+};
+
+inline constexpr int kMarks = 4;  // of one queue
 
 struct DeviceConfig {
   int threads = 0;             // 0: all cores this process may use
@@ -92,6 +100,24 @@ struct Ops {
   // download: waits for the operations before it.
   void (*download)(void* host, const void* device, int64_t bytes, Queue*);
 
+  // ---- running ahead of the host. Where host_memory is true everything is done when a function
+  // returns; else operations only queue up, and these functions do not wait either.
+  // Host memory that the device reads and writes too; 64-byte aligned.
+  std::byte* (*allocate_staging)(int64_t bytes, std::string_view what, Queue*);
+  void (*release_staging)(std::byte* memory, int64_t bytes, Queue*);
+  // From staging memory, which must stay as it is until a mark that follows was passed.
+  void (*upload_staged)(void* device, const void* staging, int64_t bytes, Queue*);
+  // Sets mark `index` of kMarks behind all operations so far; wait_mark() returns once they are
+  // done. What they could not do (a broken device) is thrown by wait_mark().
+  void (*set_mark)(int index, Queue*);
+  void (*wait_mark)(int index, Queue*);
+  // Operations between these are captured, not run; the same ones must have run before, so that
+  // scratch memory has its size. nullptr, all four: the backend has no graphs.
+  void (*begin_capture)(Queue*) = nullptr;
+  CapturedGraph (*end_capture)(Queue*) = nullptr;
+  void (*replay)(Graph*, Queue*) = nullptr;
+  void (*release_graph)(Graph*, Queue*) = nullptr;
+
   // Read bandwidth of that memory, measured now, in under 2 s (1e9 bytes/s).
   double (*read_gb_s)(Queue*);
 
@@ -111,6 +137,13 @@ struct Ops {
   const LoadOps* load = nullptr;
 
   // ---- operations
+  // Makes the arrays of the step's batch from its input and the seats, which it updates first: new
+  // pages, tokens seen (a sequence at position 0 has seen none before).
+  void (*prepare)(const BatchArrays& out, const StepInput&, const Seats&, Queue*);
+  // A token for each row of logits (kernels/sampling.h), to SampleCall::out and to the seat.
+  void (*sample)(const SampleCall&, Queue*);
+  // After sample(), on the same logits: SampleCall::logprobs of the chosen tokens.
+  void (*logprobs)(const SampleCall&, Queue*);
   // out [T, K] = table[token_ids] dequantized * multiplier; table [N, K] of any scheme (a tied head
   // is read in place).
   void (*embed)(View out, const Weight& table, float multiplier, const Batch&, Queue*);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <optional>
 
@@ -10,9 +11,11 @@
 #include "base/list.h"
 #include "base/thread_pool.h"
 #include "io/safetensors.h"
+#include "kernels/open_queue.h"
 #include "model/arena.h"
 #include "model/layout.h"
 #include "model/loader.h"
+#include "model/steps.h"
 #include "model/transformer.h"
 
 namespace mantissa {
@@ -75,11 +78,6 @@ void check_positive(int64_t value, const char* option) {
   if (value < 1) throw Error(text(option, " is ", value), "give a whole number of at least 1");
 }
 
-struct QueueClose {
-  const Ops* ops;
-  void operator()(Queue* queue) const noexcept { ops->close(queue); }
-};
-
 }  // namespace
 
 struct Model::State {
@@ -92,25 +90,27 @@ struct Model::State {
   void plan_memory();
   void allocate();
   void check_step(const Step& step) const;
-  Batch upload(const Step& step);
+  const StepRequest& request_of(const Step& step);
+  void capture(LoadReport& report);
 
   ModelOptions options;
   ModelConfig config;
   const Elem* run_dtype = nullptr;
   const Ops* ops = nullptr;
-  std::unique_ptr<Queue, QueueClose> queue{nullptr, {}};
+  OpenQueue queue;
   std::optional<Checkpoint> checkpoint;
   ModelLayout layout;
   Limits limits{};
   KvShape kv_shape;
-  int64_t kv_page_bytes = 0, block_table_cols = 0, batch_bytes = 0;
+  int64_t kv_page_bytes = 0, block_table_cols = 0;
+  bool graphs = false;
   std::optional<Transformer> transformer;
   MemoryPlan plan;
 
   Arena weights, cache, workspace;
   std::vector<KvLayer> kv_layers;
-  int32_t *token_ids = nullptr, *positions = nullptr, *slots = nullptr, *query_start = nullptr,
-          *context_len = nullptr, *block_table = nullptr;
+  std::optional<Steps> steps;  // goes before the memory that its graphs use
+  StepRequest request;         // of forward()
 };
 
 Model::State::State(const ModelOptions& given) : options(given) {
@@ -126,13 +126,16 @@ Model::State::State(const ModelOptions& given) : options(given) {
                      ", which always sums in full precision"),
                 "leave out --fast-accum");
   }
+  if (options.enforce_eager && ops->begin_capture == nullptr) {
+    throw Error(text("--enforce-eager has no effect on ", options.device, ", which has no graphs"),
+                "leave out --enforce-eager");
+  }
   if (options.threads == 0) options.threads = usable_cores();
   resolve_limits();
-  queue = {ops->open({.threads = options.threads,
-                      .isa = options.isa,
-                      .fast_accum = options.fast_accum,
-                      .scratch_tokens = limits.tokens}),
-           QueueClose{ops}};
+  queue = open_queue(*ops, {.threads = options.threads,
+                            .isa = options.isa,
+                            .fast_accum = options.fast_accum,
+                            .scratch_tokens = limits.tokens});
   if (!options.dummy) checkpoint = Checkpoint::open(options.folder);
   layout = make_layout(config, options, *run_dtype, *ops, queue.get(),
                        checkpoint ? &*checkpoint : nullptr);
@@ -248,14 +251,14 @@ void Model::State::plan_memory() {
   transformer.emplace(
       layout, config,
       TransformerLimits{.tokens = limits.tokens, .logits_rows = limits.logits_rows});
-  batch_bytes = 3 * Arena::padded(limits.tokens * 4) + Arena::padded((limits.sequences + 1) * 4) +
-                Arena::padded(limits.sequences * 4) +
-                Arena::padded(limits.sequences * block_table_cols * 4);
+  graphs = ops->begin_capture != nullptr && !options.enforce_eager && !options.observe_inputs;
+  steps.emplace(limits, block_table_cols, limits.kv_pages, *transformer);
   const int64_t kv_scales_given = plan.kv_scales_given;
   plan = plan_weights(layout);
   plan.kv_scales_given = kv_scales_given;
-  plan.kv_bytes = limits.kv_pages * kv_page_bytes * kv_shape.layers;
-  plan.workspace_bytes = transformer->workspace_bytes() + batch_bytes;
+  // A captured batch has padding, which needs a page of its own.
+  plan.kv_bytes = (limits.kv_pages + (graphs ? 1 : 0)) * kv_page_bytes * kv_shape.layers;
+  plan.workspace_bytes = transformer->workspace_bytes() + steps->workspace_bytes();
   plan.kv_tokens = options.kv_tokens;
   plan.kv_page_tokens = limits.kv_page_tokens;
   if (checkpoint) {
@@ -280,78 +283,71 @@ void Model::State::allocate() {
   workspace = Arena(plan.workspace_bytes, "the workspace", *ops, queue.get());
   for (int32_t layer = 0; layer < kv_shape.layers; ++layer) {
     kv_layers.push_back({.shape = kv_shape_of(layer),
-                         .pages = cache.take(limits.kv_pages * kv_page_bytes),
+                         .pages = cache.take((limits.kv_pages + (graphs ? 1 : 0)) * kv_page_bytes),
                          .page_bytes = kv_page_bytes});
   }
-  const auto array = [&](int64_t count) { return workspace.take_array<int32_t>(count); };
-  token_ids = array(limits.tokens);
-  positions = array(limits.tokens);
-  slots = array(limits.tokens);
-  query_start = array(limits.sequences + 1);
-  context_len = array(limits.sequences);
-  block_table = array(limits.sequences * block_table_cols);
+  steps->place(workspace, kv_layers, *ops, queue.get());
   transformer->place(workspace, *ops, queue.get());
 }
 
-// Token ids come from outside; the rest comes from our scheduler, so a mistake there is a bug.
+// Token ids come from outside; the rest comes from our own code, so a mistake there is a bug. More
+// is checked in Steps.
 void Model::State::check_step(const Step& step) const {
-  const auto tokens = static_cast<int64_t>(step.token_ids.size());
-  const auto sequences = static_cast<int64_t>(step.context_len.size());
-  check(tokens <= limits.tokens && sequences <= limits.sequences, "a step within the limits");
-  check(
-      step.positions.size() == step.token_ids.size() && step.slots.size() == step.token_ids.size(),
-      "a step's token arrays of one length");
-  check(step.query_start.size() == step.context_len.size() + 1 &&
-            step.block_tables.size() == step.context_len.size(),
+  const size_t tokens = step.token_ids.size(), sequences = step.context_len.size();
+  check(step.positions.size() == tokens && step.slots.size() == tokens,
+        "a step's token arrays of one length");
+  check(step.query_start.size() == sequences + 1 && step.block_tables.size() == sequences,
         "a step's sequence arrays of one length");
-  check(step.query_start.front() == 0 && step.query_start.back() == tokens,
+  check(step.query_start.front() == 0 && step.query_start.back() == static_cast<int32_t>(tokens),
         "query_start covers the step");
-  for (size_t t = 0; t < step.token_ids.size(); ++t) {
-    if (step.token_ids[t] < 0 || step.token_ids[t] >= limits.vocab) {
-      throw Error(text("token id ", step.token_ids[t], " is outside the model's vocabulary of ",
-                       limits.vocab),
-                  "use the tokenizer that belongs to this model");
-    }
-    check(step.slots[t] >= 0 && step.slots[t] < limits.kv_pages * limits.kv_page_tokens,
-          "a slot in the cache");
-    check(step.positions[t] >= 0 && step.positions[t] < limits.model_len,
-          "a position in the context");
-  }
-  for (size_t s = 0; s < step.context_len.size(); ++s) {
-    const int64_t context = step.context_len[s],
-                  queries = step.query_start[s + 1] - step.query_start[s];
-    check(queries >= 0 && queries <= context && context <= limits.model_len,
-          "a sequence within its context");
+  for (const int32_t id : step.token_ids) check_token(id, limits.vocab);
+  for (size_t s = 0; s < sequences; ++s) {
+    const int32_t begin = step.query_start[s], end = step.query_start[s + 1],
+                  first = step.context_len[s] - (end - begin);
     const std::vector<int32_t>& pages = step.block_tables[s];
-    check(static_cast<int64_t>(pages.size()) <= block_table_cols &&
-              pages_for(context, limits.kv_page_tokens) <= static_cast<int64_t>(pages.size()),
+    check(begin >= 0 && begin <= end && first >= 0, "a sequence within its context");
+    check(pages_for(step.context_len[s], limits.kv_page_tokens) <= std::ssize(pages),
           "pages for the whole context");
-    for (const int32_t page : pages)
-      check(page >= 0 && page < limits.kv_pages, "a page of the cache");
+    for (int32_t t = begin; t < end; ++t) {
+      const int32_t position = first + (t - begin);
+      const int64_t page = pages[static_cast<size_t>(position / limits.kv_page_tokens)];
+      check(step.positions[static_cast<size_t>(t)] == position &&
+                step.slots[static_cast<size_t>(t)] ==
+                    page * limits.kv_page_tokens + position % limits.kv_page_tokens,
+            "positions and slots as context and block table say");
+    }
   }
 }
 
-Batch Model::State::upload(const Step& step) {
-  const auto copy = [&](int32_t* to, const std::vector<int32_t>& from) {
-    ops->upload(to, from.data(), static_cast<int64_t>(from.size()) * 4, queue.get());
-  };
-  copy(token_ids, step.token_ids);
-  copy(positions, step.positions);
-  copy(slots, step.slots);
-  copy(query_start, step.query_start);
-  copy(context_len, step.context_len);
-  for (size_t s = 0; s < step.block_tables.size(); ++s) {
-    copy(block_table + static_cast<int64_t>(s) * block_table_cols, step.block_tables[s]);
+const Model::StepRequest& Model::State::request_of(const Step& step) {
+  check_step(step);
+  request.token_ids = step.token_ids;
+  request.sequences.clear();
+  request.pages.clear();
+  for (size_t s = 0; s < step.context_len.size(); ++s) {
+    const int32_t tokens = step.query_start[s + 1] - step.query_start[s];
+    const auto used =
+        static_cast<std::ptrdiff_t>(pages_for(step.context_len[s], limits.kv_page_tokens));
+    request.sequences.push_back({.seat = static_cast<int32_t>(s),
+                                 .first_token = step.query_start[s],
+                                 .tokens = tokens,
+                                 .position = step.context_len[s] - tokens,
+                                 .page_col = 0,
+                                 .pages = static_cast<int32_t>(used),
+                                 .page_at = static_cast<int32_t>(request.pages.size()),
+                                 .sampling = {}});
+    const std::vector<int32_t>& pages = step.block_tables[s];
+    request.pages.insert(request.pages.end(), pages.begin(), pages.begin() + used);
   }
-  return {.tokens = static_cast<int32_t>(step.token_ids.size()),
-          .sequences = static_cast<int32_t>(step.context_len.size()),
-          .token_ids = token_ids,
-          .positions = positions,
-          .slots = slots,
-          .query_start = query_start,
-          .context_len = context_len,
-          .block_table = block_table,
-          .block_table_stride = block_table_cols};
+  return request;
+}
+
+void Model::State::capture(LoadReport& report) {
+  const auto start = std::chrono::steady_clock::now();
+  report.graph_sizes = graph_sizes(std::min({limits.sequences, limits.tokens, limits.logits_rows}));
+  report.graph_bytes = steps->capture(report.graph_sizes);
+  report.graph_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 Model::Model(const ModelOptions& options) : state_(std::make_unique<State>(options)) {}
@@ -389,14 +385,14 @@ LoadReport Model::load(const LoadProgress& progress) {
     throw Error(report.warnings.front(), "leave out --strict to run all the same");
   }
   s.checkpoint.reset();
+  if (s.graphs) s.capture(report);
   return report;
 }
 
 void Model::forward(const Step& step) {
   State& s = *state_;
   check(s.weights.bytes() > 0, "load() before forward()");
-  s.check_step(step);
-  s.transformer->forward(s.upload(step), s.kv_layers, *s.ops, s.queue.get());
+  s.steps->forward(s.request_of(step));
 }
 
 std::vector<InputRange> Model::input_ranges() {
@@ -413,6 +409,19 @@ std::vector<InputRange> Model::input_ranges() {
 
 Matrix<const float> Model::logits(std::span<const int32_t> rows) {
   return state_->transformer->logits(rows, *state_->ops, state_->queue.get());
+}
+
+bool Model::runs_ahead() const {
+  return !state_->ops->host_memory;
+}
+
+int64_t Model::launch(const StepRequest& request) {
+  check(state_->weights.bytes() > 0, "load() before launch()");
+  return state_->steps->launch(request);
+}
+
+Model::StepResult Model::wait(int64_t ticket) {
+  return state_->steps->wait(ticket);
 }
 
 }  // namespace mantissa

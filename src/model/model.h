@@ -14,6 +14,7 @@
 
 #include "io/config.h"
 #include "kernels/ops.h"
+#include "kernels/step.h"
 #include "quant/scheme.h"
 
 namespace mantissa {
@@ -34,8 +35,9 @@ struct ModelOptions {
   std::string kv_cache_dtype = "auto";
   float kv_scale = 0;  // > 0: --kv-scale
   std::string attention_backend = "auto";
-  bool dummy = false;       // --load-format dummy: random weights, config.json alone
-  bool fast_accum = false;  // --fast-accum (device cuda)
+  bool dummy = false;          // --load-format dummy: random weights, config.json alone
+  bool fast_accum = false;     // --fast-accum (device cuda)
+  bool enforce_eager = false;  // --enforce-eager: no graphs (device cuda)
   bool strict = false;
   uint64_t seed = 0;
   int threads = 0;
@@ -84,6 +86,10 @@ struct LoadReport {
   std::vector<LoadStage> stages;      // where the device quantizes
   std::vector<std::string> notices;   // which weights the host quantized all the same, and why
   std::vector<std::string> warnings;  // NaN or Inf weights, saturation, unread tensors: by name
+  // Decode steps that were captured; no sizes where the device has no graphs or was asked for none.
+  std::vector<int32_t> graph_sizes;
+  int64_t graph_bytes = 0;
+  double graph_seconds = 0;
 };
 
 // Called from the loading thread: bytes of the checkpoint done and in all.
@@ -111,8 +117,9 @@ class Model {
     int64_t kv_pages, kv_page_tokens;
   };
   const Limits& limits() const;
-  // Host arrays of one step: checked against limits(), copied to the fixed addresses, run. K and V
-  // of every token are in the cache afterwards; hidden states stay inside for logits().
+  // Host arrays of one step: checked against limits(), copied to the device, run. K and V of every
+  // token are in the cache afterwards; hidden states stay inside for logits(). slots are what block
+  // tables and positions say; a sequence's positions ascend by one. Takes seats 0 to S - 1.
   struct Step {
     std::vector<int32_t> token_ids, positions, slots;  // [T]
     std::vector<int32_t> query_start;                  // [S + 1]
@@ -125,6 +132,26 @@ class Model {
 
   // Of every linear's input, over all forward passes so far; needs observe_inputs.
   std::vector<InputRange> input_ranges();
+
+  // A step that samples where the model runs. A sequence keeps its seat, below limits().sequences,
+  // and sends each page of its table once; its next token may be kSampledId, what it sampled last.
+  struct StepRequest {
+    std::vector<StepSequence> sequences;  // [S] kernels/step.h; result and padding are set inside
+    std::vector<int32_t> token_ids;       // [T]
+    std::vector<int32_t> pages;
+    std::vector<int32_t> sampling;  // ascending: sequences whose last token gives the next one
+    bool logprobs = false;          // of every sampled token
+  };
+  struct StepResult {
+    std::span<const SampledRow> rows;      // [sampling]
+    std::span<const LogprobRow> logprobs;  // likewise, where asked for
+  };
+  // Whether launch() returns before the step is done. Steps run in the order of their launch.
+  bool runs_ahead() const;
+  int64_t launch(const StepRequest& request);
+  // Of one of the last kStepsInFlight launches; the result is valid until as many have followed.
+  StepResult wait(int64_t ticket);
+  static constexpr int kStepsInFlight = kMarks - 1;
 
  private:
   struct State;

@@ -1,5 +1,6 @@
 #include "model/transformer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -177,8 +178,6 @@ void Transformer::place(Arena& arena, const Ops& ops, Queue* queue) {
   for (size_t i = 0; i < attention_.size(); ++i) {
     attention_[i].rope.inv_freq = config_.layers[i].local_rope ? local_rope : rope;
   }
-  if (!ops.host_memory)
-    host_logits_.resize(static_cast<size_t>(limits_.logits_rows * config_.vocab_size));
 }
 
 const float* Transformer::place_rope(const RopeFrequencies& rope, Arena& arena, const Ops& ops,
@@ -280,14 +279,20 @@ void Transformer::forward(const Batch& batch, std::span<const KvLayer> kv_layers
   }
 }
 
-Matrix<const float> Transformer::logits(std::span<const int32_t> rows, const Ops& ops,
-                                        Queue* queue) {
+Matrix<float> Transformer::head(std::span<const int32_t> rows, const Ops& ops, Queue* queue) {
   const auto r = static_cast<int64_t>(rows.size());
   check(r <= limits_.logits_rows, "logits of no more rows than planned");
-  for (const int32_t row : rows)
+  bool all_in_order = r == tokens_;
+  for (int64_t i = 0; i < r; ++i) {
+    const int32_t row = rows[static_cast<size_t>(i)];
     check(row >= 0 && row < tokens_, "logits of a row of the last pass");
-  const View picked = view(head_rows_, r, config_.hidden_size);
-  ops.gather_rows(picked, view(x_, tokens_, config_.hidden_size), rows, queue);
+    all_in_order = all_in_order && row == i;
+  }
+  View picked = view(x_, tokens_, config_.hidden_size);
+  if (!all_in_order) {
+    picked = view(head_rows_, r, config_.hidden_size);
+    ops.gather_rows(picked, view(x_, tokens_, config_.hidden_size), rows, queue);
+  }
   const Activation normed = head_in_.forms(layout_.head.input, r);
   ops.rms_norm(normed, picked, layout_.final_norm.data, eps_, queue);
   const View out(reinterpret_cast<std::byte*>(logits_), kF32, r, config_.vocab_size);
@@ -296,9 +301,28 @@ Matrix<const float> Transformer::logits(std::span<const int32_t> rows, const Ops
     ops.cap_logits({logits_, r, config_.vocab_size}, logits_multiplier_,
                    static_cast<float>(config_.final_logit_softcapping), queue);
   }
-  if (ops.host_memory) return {logits_, r, config_.vocab_size};
-  ops.download(host_logits_.data(), logits_, r * config_.vocab_size * 4, queue);
-  return {host_logits_.data(), r, config_.vocab_size};
+  return {logits_, r, config_.vocab_size};
+}
+
+Matrix<const float> Transformer::logits(std::span<const int32_t> rows, const Ops& ops,
+                                        Queue* queue) {
+  const Matrix<float> out = head(rows, ops, queue);
+  if (ops.host_memory) return out;
+  host_logits_.resize(static_cast<size_t>(limits_.logits_rows * config_.vocab_size));
+  ops.download(host_logits_.data(), logits_, out.rows * out.cols * 4, queue);
+  return {host_logits_.data(), out.rows, out.cols};
+}
+
+bool Transformer::rows_share_scales() const {
+  const auto shared = [](const Slot& slot) {
+    return std::any_of(
+        slot.input.quantized.begin(), slot.input.quantized.end(),
+        [](const Spec& spec) { return spec.block.rows == kAll && spec.when == When::kPerCall; });
+  };
+  for (const Layer& layer : layout_.layers) {
+    if (std::any_of(std::begin(layer.linears), std::end(layer.linears), shared)) return true;
+  }
+  return shared(layout_.head);
 }
 
 }  // namespace mantissa

@@ -52,8 +52,14 @@ class Transformer {
   // One pass over the batch; kv_layers has one entry per layer.
   void forward(const Batch& batch, std::span<const KvLayer> kv_layers, const Ops& ops,
                Queue* queue);
-  // Float32 logits [R, V] of rows of the last pass.
+  // Float32 logits [R, V] of rows of the last pass, on the device until the next call.
+  Matrix<float> head(std::span<const int32_t> rows, const Ops& ops, Queue* queue);
+  // Those of the last head() call, or of a captured one of this many rows.
+  Matrix<float> last_logits(int64_t rows) const { return {logits_, rows, config_.vocab_size}; }
+  // head() and its result on the host; waits for it.
   Matrix<const float> logits(std::span<const int32_t> rows, const Ops& ops, Queue* queue);
+  // Whether a row's values depend on the others of its pass: some activation has one scale for all.
+  bool rows_share_scales() const;
 
  private:
   // What attention does in one layer, with the tables of `place`.

@@ -121,13 +121,19 @@ std::vector<Request> random_requests(uint32_t seed, int count) {
   return requests;
 }
 
+// Whether the model runs ahead of what the host has read.
+class Engines : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Ahead, Engines, testing::Bool(), [](const auto& info) {
+  return std::string(info.param ? "RunsAhead" : "InStep");
+});
+
 struct BatchCase {
   const char* why;
   Model::Limits limits;
   bool preempts;
 };
 
-TEST(Engine, SixtyFourAtOnceEqualOneAtATime) {
+TEST_P(Engines, SixtyFourAtOnceEqualOneAtATime) {
   const auto limits = [](int64_t tokens, int64_t sequences, int64_t rows, int64_t pages,
                          int64_t page) {
     Model::Limits l = roomy();
@@ -152,7 +158,7 @@ TEST(Engine, SixtyFourAtOnceEqualOneAtATime) {
     for (const BatchCase& c : cases) {
       SCOPED_TRACE(c.why);
       FakeModel model(c.limits);
-      Engine engine(engine_model(model), fake_text(), defaults_with_eos());
+      Engine engine(engine_model(model, GetParam()), fake_text(), defaults_with_eos());
       const std::vector<Result> together = run_all(engine, requests);
       ASSERT_EQ(together.size(), alone.size());
       for (size_t i = 0; i < alone.size(); ++i) ASSERT_EQ(together[i], alone[i]) << i;
@@ -161,14 +167,14 @@ TEST(Engine, SixtyFourAtOnceEqualOneAtATime) {
   }
 }
 
-TEST(Engine, ArrivalsWhileOthersRunChangeNothing) {
+TEST_P(Engines, ArrivalsWhileOthersRunChangeNothing) {
   const std::vector<Request> requests = random_requests(11, 40);
   const std::vector<Result> alone = run_one_by_one(requests);
   Model::Limits limits = roomy();
   limits.kv_pages = 40;
   limits.tokens = 20;
   FakeModel model(limits);
-  Engine engine(engine_model(model), fake_text(), defaults_with_eos());
+  Engine engine(engine_model(model, GetParam()), fake_text(), defaults_with_eos());
   std::map<SequenceId, Result> results;
   std::mt19937 random(12);
   for (size_t next = 0; next < requests.size() || !engine.idle();) {
@@ -181,11 +187,11 @@ TEST(Engine, ArrivalsWhileOthersRunChangeNothing) {
   for (size_t i = 0; i < alone.size(); ++i) EXPECT_EQ(results[static_cast<int64_t>(i)], alone[i]);
 }
 
-TEST(Engine, LogitsAreComputedForSamplingRowsOnly) {
+TEST_P(Engines, LogitsAreComputedForSamplingRowsOnly) {
   Model::Limits limits = roomy();
   limits.tokens = 10;
   FakeModel model(limits);
-  Engine engine(engine_model(model), fake_text(), {});
+  Engine engine(engine_model(model, GetParam()), fake_text(), {});
   SamplingOptions o;
   o.max_tokens = 3;
   o.ignore_eos = true;
@@ -196,13 +202,13 @@ TEST(Engine, LogitsAreComputedForSamplingRowsOnly) {
   EXPECT_EQ(engine.stats().tokens_generated, 3);
 }
 
-TEST(Engine, CancelGivesPagesBackAndLeavesOthersAlone) {
+TEST_P(Engines, CancelGivesPagesBackAndLeavesOthersAlone) {
   const std::vector<Request> requests = random_requests(21, 30);
   const std::vector<Result> alone = run_one_by_one(requests);
   Model::Limits limits = roomy();
   limits.kv_pages = 30;
   FakeModel model(limits);
-  Engine engine(engine_model(model), fake_text(), defaults_with_eos());
+  Engine engine(engine_model(model, GetParam()), fake_text(), defaults_with_eos());
   std::map<SequenceId, Result> results;
   for (const Request& r : requests) engine.submit(r);
   std::mt19937 random(22);
@@ -351,10 +357,10 @@ TEST(Engine, RefusesWhatCanNeverRun) {
   EXPECT_EQ(refusal({"", {}}), "") << "an empty text is fine where the tokenizer adds a token";
 }
 
-TEST(Engine, NanLogitsEndThatSequenceOnly) {
+TEST_P(Engines, NanLogitsEndThatSequenceOnly) {
   FakeModel model(roomy());
   model.nan_context = {2, 3, 15};
-  Engine engine(engine_model(model), fake_text(), {});
+  Engine engine(engine_model(model, GetParam()), fake_text(), {});
   SamplingOptions o;
   o.max_tokens = 5;
   o.temperature = 0;
@@ -365,7 +371,7 @@ TEST(Engine, NanLogitsEndThatSequenceOnly) {
   EXPECT_EQ(r[1].error, "sequence 1, position 3: logit 2 is nan");
 }
 
-TEST(Engine, AStepThatThrewCanBeTriedAgain) {
+TEST_P(Engines, AStepThatThrewCanBeTriedAgain) {
   const std::vector<Request> requests = random_requests(41, 20);
   const std::vector<Result> alone = run_one_by_one(requests);
   for (const int pass : {0, 1, 5, 20}) {
@@ -373,7 +379,7 @@ TEST(Engine, AStepThatThrewCanBeTriedAgain) {
     limits.tokens = 30;
     FakeModel model(limits);
     model.throw_at_pass = pass;
-    Engine engine(engine_model(model), fake_text(), defaults_with_eos());
+    Engine engine(engine_model(model, GetParam()), fake_text(), defaults_with_eos());
     std::map<SequenceId, Result> results;
     for (const Request& r : requests) engine.submit(r);
     int failures = 0;
@@ -390,18 +396,20 @@ TEST(Engine, AStepThatThrewCanBeTriedAgain) {
   }
 }
 
-TEST(Engine, LogitsThatThrowLoseNothing) {
+TEST_P(Engines, LogitsThatThrowLoseNothing) {
   const std::vector<Request> requests = random_requests(42, 20);
   const std::vector<Result> alone = run_one_by_one(requests);
   Model::Limits limits = roomy();
   limits.logits_rows = 3;
   FakeModel model(limits);
-  EngineModel table = engine_model(model);
   int calls = 0;
-  table.logits = [&](std::span<const int32_t> rows) {
-    if (++calls % 5 == 0) throw Error("the device is gone", "try again");
-    return model.logits(rows);
-  };
+  const EngineModel table = fake_engine_model(
+      limits, [&](const Model::Step& step) { model.forward(step); },
+      [&](std::span<const int32_t> rows) {
+        if (++calls % 11 == 0) throw Error("the device is gone", "try again");
+        return model.logits(rows);
+      },
+      GetParam());
   Engine engine(table, fake_text(), defaults_with_eos());
   std::map<SequenceId, Result> results;
   for (const Request& r : requests) engine.submit(r);
@@ -431,13 +439,13 @@ TEST(Engine, LogprobsComeWithTheirTokens) {
   }
 }
 
-TEST(Engine, PlansCanBeReplayed) {
+TEST_P(Engines, PlansCanBeReplayed) {
   const auto record = [] {
     Model::Limits limits = roomy();
     limits.kv_pages = 30;
     limits.tokens = 40;
     FakeModel model(limits);
-    Engine engine(engine_model(model), fake_text(), defaults_with_eos());
+    Engine engine(engine_model(model, GetParam()), fake_text(), defaults_with_eos());
     std::vector<std::pair<SchedulerState, StepPlan>> log;
     engine.on_plan([&](const SchedulerState& s, const StepPlan& p) { log.emplace_back(s, p); });
     run_all(engine, random_requests(51, 40));

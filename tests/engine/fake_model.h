@@ -14,6 +14,7 @@
 
 #include "base/random.h"
 #include "engine/engine.h"
+#include "host_steps.h"
 
 namespace mantissa {
 
@@ -124,9 +125,10 @@ inline EngineText fake_text() {
   return {encode, stream};
 }
 
-inline EngineModel engine_model(FakeModel& model) {
-  return {model.limits, [&model](const Model::Step& step) { model.forward(step); },
-          [&model](std::span<const int32_t> rows) { return model.logits(rows); }};
+inline EngineModel engine_model(FakeModel& model, bool runs_ahead = false) {
+  return fake_engine_model(
+      model.limits, [&model](const Model::Step& step) { model.forward(step); },
+      [&model](std::span<const int32_t> rows) { return model.logits(rows); }, runs_ahead);
 }
 
 }  // namespace mantissa

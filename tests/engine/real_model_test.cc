@@ -65,7 +65,8 @@ TEST(Stories, LogitsAreThePublishedOnes) {
                              .dtype = "float32",
                              .ignore = {},
                              .max_num_seqs = 1,
-                             .kv_tokens = 512});
+                             .kv_tokens = 512,
+                             .input_ranges = {}});
     model.load();
     Model::Step step;
     std::vector<int32_t> pages;

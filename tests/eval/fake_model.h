@@ -8,6 +8,7 @@
 #include <functional>
 #include <vector>
 
+#include "../engine/host_steps.h"
 #include "base/random.h"
 #include "engine/engine.h"
 
@@ -31,8 +32,9 @@ class FakeModel {
   }
 
   EngineModel engine_model() {
-    return {limits_, [this](const Model::Step& step) { forward(step); },
-            [this](std::span<const int32_t> rows) { return logits(rows); }};
+    return fake_engine_model(
+        limits_, [this](const Model::Step& step) { forward(step); },
+        [this](std::span<const int32_t> rows) { return logits(rows); }, /*runs_ahead=*/false);
   }
 
   std::vector<int64_t> step_tokens;  // of every forward pass

@@ -6,6 +6,7 @@
 #include "kernels/cpu/peaks.h"
 #include "kernels/cpu/queue.h"
 #include "kernels/host_memory.h"
+#include "kernels/host_step.h"
 
 namespace mantissa {
 namespace cpu {
@@ -33,6 +34,13 @@ std::vector<KernelInfo> kernels(Queue* queue) {
   return rows;
 }
 
+void sample(const SampleCall& call, Queue* queue) {
+  sample_host(call, cpu_queue(queue).sampler);
+}
+void logprobs(const SampleCall& call, Queue* queue) {
+  logprobs_host(call, cpu_queue(queue).sampler);
+}
+
 }  // namespace
 }  // namespace cpu
 
@@ -46,11 +54,19 @@ const Ops kCpuOps{
     .release = release_host,
     .upload = copy_host,
     .download = copy_host,
+    .allocate_staging = allocate_host,
+    .release_staging = release_host,
+    .upload_staged = copy_host,
+    .set_mark = set_mark_host,
+    .wait_mark = wait_mark_host,
     .read_gb_s = cpu::machine_read_gb_s,
     .plan_weight = cpu::plan_weight,
     .pack_rows = cpu::pack_rows,
     .finish_weight = cpu::finish_weight,
     .unpack_rows = cpu::unpack_rows,
+    .prepare = prepare_host,
+    .sample = cpu::sample,
+    .logprobs = cpu::logprobs,
     .embed = cpu::embed,
     .rms_norm = cpu::rms_norm,
     .add_rows = cpu::add_rows,

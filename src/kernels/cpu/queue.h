@@ -51,6 +51,7 @@ struct CpuQueue {
   DeviceConfig config;
   Isa isa;
   ThreadPool pool;
+  SamplerScratch sampler;
 
   Scratch& scratch(ScratchUse use) { return scratch_[static_cast<size_t>(use)]; }
 

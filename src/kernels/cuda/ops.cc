@@ -49,12 +49,18 @@ CudaQueue::CudaQueue(const DeviceConfig& config) {
   cudaStream_t created = nullptr;
   cuda_check(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking), "creating a stream");
   stream.reset(created);
+  for (Event& mark : marks) {
+    cudaEvent_t event = nullptr;
+    cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
+    mark.reset(event);
+  }
   amax = allocate_device(sizeof(float), "an activation's range");
 }
 
 std::byte* CudaQueue::scratch(int64_t bytes) {
   if (bytes > scratch_bytes_) {
     cuda_check(cudaStreamSynchronize(stream.get()), "waiting before scratch memory grows");
+    if (captured) outgrown_.push_back(std::move(scratch_));
     scratch_ = nullptr;
     scratch_ = allocate_device(bytes, "scratch memory");
     scratch_bytes_ = bytes;
@@ -79,9 +85,9 @@ std::string describe(Queue* queue) {
 
 std::vector<KernelInfo> kernels(Queue* queue) {
   std::vector<KernelInfo> rows = linear_kernels(cuda_queue(queue));
-  for (const char* name :
-       {"embed", "rms_norm", "add_rows", "norm_heads", "cap_logits", "quantize_rows", "observe",
-        "gate", "gather_rows", "rope_write", "attention"}) {
+  for (const char* name : {"prepare", "sample", "logprobs", "embed", "rms_norm", "add_rows",
+                           "norm_heads", "cap_logits", "quantize_rows", "observe", "gate",
+                           "gather_rows", "rope_write", "attention"}) {
     rows.push_back({text(name, "_any__sm80"), name, "sm_80", "runs"});
   }
   return rows;
@@ -123,12 +129,24 @@ const Ops kCudaOps{
     .release = cuda::release,
     .upload = cuda::upload,
     .download = cuda::download,
+    .allocate_staging = cuda::allocate_staging,
+    .release_staging = cuda::release_staging,
+    .upload_staged = cuda::upload_staged,
+    .set_mark = cuda::set_mark,
+    .wait_mark = cuda::wait_mark,
+    .begin_capture = cuda::begin_capture,
+    .end_capture = cuda::end_capture,
+    .replay = cuda::replay,
+    .release_graph = cuda::release_graph,
     .read_gb_s = cuda::read_gb_s,
     .plan_weight = cuda::plan_weight,
     .pack_rows = cuda::pack_rows,
     .finish_weight = cuda::finish_weight,
     .unpack_rows = cuda::unpack_rows,
     .load = &cuda::kLoadOps,
+    .prepare = cuda::prepare,
+    .sample = cuda::sample,
+    .logprobs = cuda::logprobs,
     .embed = cuda::embed,
     .rms_norm = cuda::rms_norm,
     .add_rows = cuda::add_rows,

@@ -27,10 +27,6 @@ __global__ void read_kernel(const uint4* data, int64_t count, uint32_t* sink) {
   if (sum == 0x9e3779b9u) *sink = sum;  // so that the reads are not left out
 }
 
-struct EventDestroy {
-  void operator()(cudaEvent_t event) const noexcept { cudaEventDestroy(event); }
-};
-using Event = std::unique_ptr<CUevent_st, EventDestroy>;
 Event make_event() {
   cudaEvent_t event{};
   cuda_check(cudaEventCreate(&event), "creating an event");

@@ -4,10 +4,12 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/ops.h"
 
@@ -17,6 +19,10 @@ struct StreamDestroy {
   void operator()(cudaStream_t stream) const noexcept { cudaStreamDestroy(stream); }
 };
 using Stream = std::unique_ptr<CUstream_st, StreamDestroy>;
+struct EventDestroy {
+  void operator()(cudaEvent_t event) const noexcept { cudaEventDestroy(event); }
+};
+using Event = std::unique_ptr<CUevent_st, EventDestroy>;
 struct DeviceFree {
   void operator()(std::byte* memory) const noexcept { cudaFree(memory); }
 };
@@ -31,6 +37,9 @@ struct CudaQueue {
   bool portable_only = false;  // --isa portable: no kernel that needs more than Ampere
   bool fast_accum = false;     // --fast-accum
   Stream stream;
+  std::array<Event, kMarks> marks;
+  bool captured =
+      false;          // a graph exists: it goes on using the scratch memory that it was made with
   DeviceMemory amax;  // one float: of a per-tensor activation
 
   // Grow-only memory for one operation. Growing waits for the operations that still use the old
@@ -40,6 +49,7 @@ struct CudaQueue {
  private:
   DeviceMemory scratch_;
   int64_t scratch_bytes_ = 0;
+  std::vector<DeviceMemory> outgrown_;  // of graphs
 };
 inline CudaQueue& cuda_queue(Queue* queue) {
   return *reinterpret_cast<CudaQueue*>(queue);
@@ -52,6 +62,19 @@ void finish_weight(const Weight& w, Queue* queue);
 void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue* queue);
 std::vector<KernelInfo> linear_kernels(const CudaQueue& queue);
 
+std::byte* allocate_staging(int64_t bytes, std::string_view what, Queue* queue);
+void release_staging(std::byte* memory, int64_t bytes, Queue* queue);
+void upload_staged(void* device, const void* staging, int64_t bytes, Queue* queue);
+void set_mark(int index, Queue* queue);
+void wait_mark(int index, Queue* queue);
+void begin_capture(Queue* queue);
+CapturedGraph end_capture(Queue* queue);
+void replay(Graph* graph, Queue* queue);
+void release_graph(Graph* graph, Queue* queue);
+
+void prepare(const BatchArrays& out, const StepInput& in, const Seats& seats, Queue* queue);
+void sample(const SampleCall& call, Queue* queue);
+void logprobs(const SampleCall& call, Queue* queue);
 void embed(View out, const Weight& table, float multiplier, const Batch& batch, Queue* queue);
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue* queue);
 void add_rows(View x, ConstView delta, const AddParams& params, Queue* queue);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/host_memory.h"
+#include "kernels/host_step.h"
 #include "kernels/ref/ref.h"
 
 namespace mantissa {
@@ -55,6 +56,13 @@ std::vector<KernelInfo> kernels(Queue*) {
   return rows;
 }
 
+void sample(const SampleCall& call, Queue* queue) {
+  sample_host(call, queue_of(queue).sampler);
+}
+void logprobs(const SampleCall& call, Queue* queue) {
+  logprobs_host(call, queue_of(queue).sampler);
+}
+
 }  // namespace
 }  // namespace ref
 
@@ -68,11 +76,19 @@ const Ops kRefOps{
     .release = release_host,
     .upload = copy_host,
     .download = copy_host,
+    .allocate_staging = allocate_host,
+    .release_staging = release_host,
+    .upload_staged = copy_host,
+    .set_mark = set_mark_host,
+    .wait_mark = wait_mark_host,
     .read_gb_s = ref::read_gb_s,
     .plan_weight = ref::plan_weight,
     .pack_rows = ref::pack_rows,
     .finish_weight = ref::finish_weight,
     .unpack_rows = ref::unpack_rows,
+    .prepare = prepare_host,
+    .sample = ref::sample,
+    .logprobs = ref::logprobs,
     .embed = ref::embed,
     .rms_norm = ref::rms_norm,
     .add_rows = ref::add_rows,

@@ -17,6 +17,7 @@ namespace mantissa::ref {
 struct RefQueue {
   explicit RefQueue(int threads) : pool(threads) {}
   ThreadPool pool;
+  SamplerScratch sampler;
 };
 RefQueue& queue_of(Queue* queue);
 

@@ -1,0 +1,15 @@
+// prepare, sample, staging memory and marks of backends whose device is the host: everything is
+// done when a function returns.
+#pragma once
+
+#include "kernels/ops.h"
+
+namespace mantissa {
+
+void prepare_host(const BatchArrays& out, const StepInput& in, const Seats& seats, Queue*);
+void sample_host(const SampleCall& call, SamplerScratch& scratch);
+void logprobs_host(const SampleCall& call, SamplerScratch& scratch);
+void set_mark_host(int index, Queue*);
+void wait_mark_host(int index, Queue*);
+
+}  // namespace mantissa
