@@ -223,6 +223,10 @@ ModelConfig read_config(const Value& root, const ConfigRules& rules) {
     if (!given->is_object()) given->fail("an object");
     config.quantization_config = given->to_json();
   }
+  for (const char* tower : {"vision_config", "audio_config"}) {
+    if (rules.section.empty() || !root.find_set(tower)) continue;
+    reader.note(text(tower, ": not read; the language model (", rules.section, ") runs alone"));
+  }
   config.defaults_used = reader.take_notes();
   return config;
 }

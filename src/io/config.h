@@ -77,8 +77,8 @@ struct ModelConfig {
   std::string quantization_config;  // its JSON text; empty where the checkpoint is not quantized
   GenerationConfig generation;
   bool has_generation_config = false;
-  // One line for each field that was not given and got the family's default, to be shown to the
-  // user: "rope_theta = 10000 (not in config.json)".
+  // To be shown to the user: one line for each field that was not given and got the family's
+  // default, "rope_theta = 10000 (not in config.json)", and for each part that is left out.
   std::vector<std::string> defaults_used;
 };
 

@@ -38,6 +38,7 @@ class ConfigReader {
   void note_default(std::string_view key, const T& value) {
     notes_.push_back(text(key, " = ", value, " (not in ", kConfigName, ")"));
   }
+  void note(const std::string& line) { notes_.push_back(line); }
   std::vector<std::string> take_notes() { return std::move(notes_); }
 
  private:

@@ -1,9 +1,12 @@
 // Loading within its memory bound: VmHWM minus the resident size before, without KV and workspace.
 // While loading: packed bytes + largest tensor + max(5 %, 8 MiB); afterwards packed bytes + max(2
-// %, 4 MiB). A program of its own: the peak is the process's.
+// %, 4 MiB). Running: what the plan says, in all, + max(5 %, 8 MiB). A program of its own: the peak
+// is the process's.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 
 #include "io/safetensors_writer.h"
@@ -108,6 +111,50 @@ TEST(LoadMemory, SyntheticLlama1B) {
   for (const char* scheme : {"bf16", "fp8", "ptpc_fp8", "int4_weight_only"}) {
     expect_load_within_bound(folder, scheme);
   }
+}
+
+// A prompt of 32k tokens in passes of 1024, over a cache that makes up most of the plan.
+TEST(RunMemory, LongPromptStaysWithinThePlan) {
+  constexpr int64_t kTokens = 32768;
+  const fs::path folder =
+      fs::temp_directory_path() / ("mantissa-long-" + std::to_string(::getpid()));
+  struct Removed {
+    fs::path folder;
+    ~Removed() { fs::remove_all(folder); }
+  } removed{folder};
+  fs::create_directories(folder);
+  std::ofstream(folder / "config.json") << R"({"model_type": "llama", "hidden_size": 64,
+      "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
+      "num_key_value_heads": 1, "head_dim": 64, "vocab_size": 128, "rms_norm_eps": 1e-5,
+      "max_position_embeddings": 32768, "rope_theta": 500000, "hidden_act": "silu",
+      "attention_bias": false, "mlp_bias": false, "tie_word_embeddings": true,
+      "torch_dtype": "bfloat16"})";
+  ModelOptions options;
+  options.folder = folder;
+  options.dummy = true;
+  options.device = "cpu";
+  options.threads = 2;
+  options.max_num_seqs = 1;
+  options.max_num_batched_tokens = 1024;
+  Model model(options);
+  const MemoryPlan& plan = model.plan();
+  const int64_t planned = plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes;
+  EXPECT_GT(plan.kv_bytes, planned / 2);
+  std::ofstream("/proc/self/clear_refs") << "5";
+  const int64_t before = status_bytes("VmRSS:");
+  model.load();
+  std::vector<HandSequence> one = make_sequences(model, 1);
+  std::vector<int32_t> pass(1024);
+  for (int64_t at = 0; at < kTokens; at += std::ssize(pass)) {
+    for (size_t i = 0; i < pass.size(); ++i) pass[i] = static_cast<int32_t>(i * 7 % 128);
+    advance(model, one, {pass});
+  }
+  EXPECT_EQ(one[0].length, kTokens);
+  const std::vector<float> logits = logits_of_rows(model, 1023, 1);
+  EXPECT_TRUE(std::ranges::all_of(logits, [](float z) { return std::isfinite(z); }));
+  const int64_t peak = status_bytes("VmHWM:") - before;
+  EXPECT_LE(peak, planned + std::max(planned / 20, 8 * kMiB));
+  EXPECT_GE(peak, plan.kv_bytes) << "the measurement sees the cache";
 }
 
 }  // namespace
