@@ -63,7 +63,7 @@ void calibrate_inputs(const Args& args, ModelOptions& options) {
     Progress bar(args, "calibrating");
     found = calibrate(model, windows, [&](int64_t done, int64_t all) { bar.update(done, all); });
   }
-  note(text("calibrated ", found.ranges.size(), " inputs on ", found.tokens, " tokens; ",
+  note(text("calibrated ", found.seen, " inputs on ", found.tokens, " tokens; ",
             found.grown == 0
                 ? std::string("none met a larger value in the last tenth of the samples")
                 : text(found.grown, " met a larger value in the last tenth of the samples (up to ",

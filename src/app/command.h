@@ -83,7 +83,8 @@ std::span<const Option> limit_options();
 // Parses and runs one command line; the exit code: 0 done, 1 the run failed, 2 wrong input.
 int run_command_line(std::span<const char* const> argv);
 
-extern const Verb kGenerateVerb, kEvalVerb, kPerplexityVerb, kInspectVerb, kBenchLatencyVerb,
-    kBenchThroughputVerb, kTokenizeVerb, kSchemesVerb, kKernelsVerb, kDevicesVerb;
+extern const Verb kGenerateVerb, kEvalVerb, kPerplexityVerb, kInspectVerb, kQuantizeVerb,
+    kBenchLatencyVerb, kBenchThroughputVerb, kTokenizeVerb, kSchemesVerb, kKernelsVerb,
+    kDevicesVerb;
 
 }  // namespace mantissa

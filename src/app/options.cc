@@ -46,8 +46,9 @@ constexpr Option kLimits[] = {
 // clang-format on
 
 constexpr const Verb* kVerbs[] = {
-    &kGenerateVerb,        &kEvalVerb,     &kPerplexityVerb, &kInspectVerb, &kBenchLatencyVerb,
-    &kBenchThroughputVerb, &kTokenizeVerb, &kSchemesVerb,    &kKernelsVerb, &kDevicesVerb,
+    &kGenerateVerb, &kEvalVerb,         &kPerplexityVerb,      &kQuantizeVerb,
+    &kInspectVerb,  &kBenchLatencyVerb, &kBenchThroughputVerb, &kTokenizeVerb,
+    &kSchemesVerb,  &kKernelsVerb,      &kDevicesVerb,
 };
 
 }  // namespace

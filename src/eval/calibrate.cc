@@ -54,6 +54,7 @@ Calibration calibrate(Model& model, std::span<const Window> windows,
     if (progress) progress(at, total);
   }
   out.ranges = model.input_ranges();
+  out.seen = std::ranges::count_if(out.ranges, [](const auto& r) { return amax(r) > 0; });
   for (size_t i = 0; i < before.size(); ++i) {
     const double growth = amax(before[i]) > 0 ? amax(out.ranges[i]) / amax(before[i]) : 1;
     out.grown += growth > 1 ? 1 : 0;

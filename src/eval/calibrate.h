@@ -24,6 +24,7 @@ std::vector<Window> calibration_windows(std::span<const int32_t> tokens, int32_t
 struct Calibration {
   std::vector<InputRange> ranges;
   int64_t tokens = 0;
+  int64_t seen = 0;  // inputs that had values: the head has none unless it is asked for
   // How far the text was enough: inputs that met a larger value in the last tenth of the windows
   // than in all before, and by how much at most. They would have saturated without it.
   int64_t grown = 0;
