@@ -165,6 +165,11 @@ FAMILIES = {
     "smollm3-window": family("smollm3", "SmolLM3ForCausalLM", hidden_act="silu",
                              rope_theta=50000.0, no_rope_layer_interval=2, use_sliding_window=True,
                              sliding_window=20, attention_bias=False, mlp_bias=False),
+    "olmo3": family("olmo3", "Olmo3ForCausalLM", hidden_act="silu", rope_theta=500000.0,
+                    attention_bias=False, sliding_window=24, tie_word_embeddings=False,
+                    layer_types=["sliding_attention", "full_attention"],
+                    rope_scaling={"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.2,
+                                  "original_max_position_embeddings": 64}),
 }
 
 

@@ -33,6 +33,9 @@ constexpr KeyDefault kGemma3Defaults[] = {
     {"query_pre_attn_scalar", 256}, {"sliding_window", 4096}, {"sliding_window_pattern", 6}};
 constexpr KeyDefault kOlmo2Defaults[] = {
     {"max_position_embeddings", 2048}, {"rms_norm_eps", 1e-5}, {"rope_theta", 10000}};
+constexpr KeyDefault kOlmo3Defaults[] = {
+    {"max_position_embeddings", 2048}, {"rms_norm_eps", 1e-5}, {"rope_theta", 5e5},
+    {"rope_local_base_freq", 5e5}, {"sliding_window", 4096}, {"sliding_window_pattern", 4}};
 constexpr KeyDefault kGraniteDefaults[] = {
     {"max_position_embeddings", 2048}, {"rms_norm_eps", 1e-6}, {"rope_theta", 10000},
     {"embedding_multiplier", 1}, {"residual_multiplier", 1}, {"attention_multiplier", 1},
@@ -148,6 +151,14 @@ constexpr Architecture kArchitectures[] = {
     {.model_type = "olmo2",
      .class_name = "Olmo2ForCausalLM",
      .config = {.keys = "attention_bias", .defaults = kOlmo2Defaults},
+     .norms = kPostNorms,
+     .linears = split_linears(Bias::kAttentionFlag, Bias::kAttentionFlag, Bias::kNone),
+     .head_norms = HeadNorms::kAllHeads,
+     .rope_types = kEveryRope},
+    {.model_type = "olmo3",
+     .class_name = "Olmo3ForCausalLM",
+     .config = {.keys = "attention_bias,sliding_window,layer_types", .defaults = kOlmo3Defaults,
+                .windows = WindowRule::kAllButEvery, .local_rope = true},
      .norms = kPostNorms,
      .linears = split_linears(Bias::kAttentionFlag, Bias::kAttentionFlag, Bias::kNone),
      .head_norms = HeadNorms::kAllHeads,
