@@ -122,7 +122,9 @@ void read_scaling(const ConfigReader& reader, const Value& value, const ModelCon
   if (rope.type == "llama3" && rope.low_freq_factor >= rope.high_freq_factor) {
     value.fail("low_freq_factor below high_freq_factor");
   }
+  if (rope.type == "yarn" && rope.theta <= 1) value.fail("a rope_theta above 1 beside yarn");
   if (rope.type == "longrope") {
+    if (rope.original_max_position_embeddings < 2) value.fail(text(kOriginal, " of at least 2"));
     const int64_t pairs = rope.rotary_dim(config.head_dim) / 2;
     rope.short_factor = read_factors(value.at("short_factor"), pairs);
     rope.long_factor = read_factors(value.at("long_factor"), pairs);
@@ -146,6 +148,7 @@ void read_by_kind(ConfigReader& reader, const Value& parameters, ModelConfig& co
     const std::optional<Value> theta = value->find_set("rope_theta");
     rope.theta = theta ? theta->as_number(1, kThetaMax) : reader.number(theta_key, 1, kThetaMax);
     read_scaling(reader, *value, config, rope);
+    check_rotary_dim(config, rope);
   };
   read_kind("full_attention", "rope_theta", config.rope);
   read_kind("sliding_attention", "rope_local_base_freq", config.local_rope);

@@ -155,9 +155,10 @@ RopeFrequencies rope_frequencies(const ModelConfig& config, const RopeConfig& ro
 }
 
 int64_t context_limit(const ModelConfig& config) {
+  constexpr double kTokensMax = 1 << 27;  // as config.json's own numbers
   const RopeConfig& rope = config.rope;
   const auto stretched = [&](int64_t from) {
-    return static_cast<int64_t>(static_cast<double>(from) * rope.factor);
+    return static_cast<int64_t>(std::min(static_cast<double>(from) * rope.factor, kTokensMax));
   };
   const int64_t positions = config.max_position_embeddings;
   if (rope.type == "linear" || rope.type == "dynamic") {

@@ -153,6 +153,8 @@ TEST(Architectures, RefusalsNameTheKey) {
       {"qwen3",   R"("num_experts": 128)", "num_experts is set, which means a mixture of experts"},
       {"qwen2",   R"("rope_scaling": {"type": "mrope", "mrope_section": [1, 1]})", "rope_scaling.type"},
       {"phi3",    R"("rope_scaling": {"type": "yarn", "factor": 4})", "\"yarn\" is not implemented for phi3"},
+      {"llama",   R"("rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 4})", "a rope_theta above 1"},
+      {"phi3",    R"("original_max_position_embeddings": 1, "rope_scaling": {"type": "longrope"})", "original_max_position_embeddings of at least 2"},
       {"gemma2",  R"("use_bidirectional_attention": true)", "attention to later tokens"},
       {"gemma2",  R"("layer_types": ["chunked_attention"])", "layer_types[0]: expected full_attention or sliding_attention"},
       {"gemma2",  R"("sliding_window": null, "layer_types": ["sliding_attention"])", "sliding_window is not set"},
