@@ -1,6 +1,7 @@
-// A tokenizer.json and a text, both hostile: the bytes up to the first 0xFF are the file, the rest
-// is the text (0xFF occurs in no valid UTF-8, so every file can be spelled). Either the file is
-// refused with an Error, or encoding, decoding and streaming work and agree.
+// A tokenizer file and a text, both hostile. A first byte 'M' means a SentencePiece model, which
+// ends at the last 0xFF; otherwise the bytes up to the first 0xFF are a tokenizer.json (0xFF occurs
+// in no valid UTF-8). The rest is the text. Either the file is refused with an Error, or encoding,
+// decoding and streaming work and agree.
 #include "text/tokenizer.h"
 
 #include <algorithm>
@@ -43,10 +44,15 @@ void use(const mantissa::Tokenizer& tokenizer, std::string_view text) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
-  const size_t end = std::min(bytes.find('\xFF'), bytes.size());
+  const bool model = bytes.starts_with('M');
+  const size_t cut = model ? bytes.rfind('\xFF') : bytes.find('\xFF');
+  const size_t end = std::min(cut, bytes.size());
   const std::string_view text = bytes.substr(std::min(end + 1, bytes.size()));
   try {
-    use(mantissa::Tokenizer::from_json(bytes.substr(0, end), "", "fuzz"), text);
+    const std::string_view file = bytes.substr(model ? 1 : 0, end - (model ? 1 : 0));
+    use(model ? mantissa::Tokenizer::from_sentencepiece(file, "", "fuzz")
+              : mantissa::Tokenizer::from_json(file, "", "fuzz"),
+        text);
   } catch (const mantissa::Error&) {  // the file or the text is refused
   }
   return 0;

@@ -286,7 +286,7 @@ void read_sentencepiece(std::string_view bytes, const std::string& name, Tokeniz
     }
     const auto unk_id = static_cast<int32_t>(unknown - model.pieces.begin());
     out.model.emplace<Unigram>(out.tokens, std::move(scores), may_be,
-                               UnigramOptions{unk_id, model.byte_fallback});
+                               UnigramOptions{unk_id, model.byte_fallback, true});
   }
   SentencePieceStep step{nullptr, model.dummy_prefix, model.remove_extra_spaces,
                          model.escape_spaces};

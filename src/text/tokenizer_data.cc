@@ -118,7 +118,8 @@ void read_unigram(const Value& model, TokenizerData& out) {
     scores.push_back(row[1].as_number());
   }
   if (vocab.size() == 0 || std::ssize(out.tokens) > kIdMax) vocab.fail("1 to 4194303 tokens");
-  UnigramOptions options{.unk_id = std::nullopt, .byte_fallback = flag(model, "byte_fallback")};
+  UnigramOptions options;
+  options.byte_fallback = flag(model, "byte_fallback");
   if (const auto unk = model.find_set("unk_id")) {
     options.unk_id = static_cast<int32_t>(unk->as_int(0, std::ssize(out.tokens) - 1));
   }

@@ -48,6 +48,24 @@ void PieceTrie::add(std::string_view piece, int32_t id) {
   nodes_[static_cast<size_t>(node)].id = id;
 }
 
+namespace {
+
+constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
+
+// Whether a word begins here: a space, and none before it.
+bool is_word_start(std::string_view text, size_t at) {
+  return at > 0 && text.substr(at).starts_with(kSpace) && !text.substr(0, at).ends_with(kSpace);
+}
+
+bool spans_words(std::string_view piece) {
+  for (size_t at = piece.find(kSpace); at != piece.npos; at = piece.find(kSpace, at + 1)) {
+    if (is_word_start(piece, at)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 Unigram::Unigram(const std::vector<std::string_view>& tokens, std::vector<double> scores,
                  const std::vector<bool>& usable, UnigramOptions options)
     : options_(options), ids_(tokens.size()), scores_(std::move(scores)) {
@@ -60,6 +78,7 @@ Unigram::Unigram(const std::vector<std::string_view>& tokens, std::vector<double
     if (!usable[id]) continue;
     least = any ? std::min(least, scores_[id]) : scores_[id];
     any = true;
+    words_apart_ = words_apart_ && !spans_words(tokens[id]);
     trie_.add(tokens[id], static_cast<int32_t>(id));
   }
   unk_score_ = least - kUnknownPenalty;
@@ -85,10 +104,14 @@ void Unigram::find_best(std::string_view text, std::vector<Best>& best) const {
   best.assign(text.size() + 1, {});
   const auto offer = [&](size_t begin, size_t end, int32_t id, double score) {
     Best& there = best[end];
-    const double sum = score + best[begin].score;
+    double sum = score + best[begin].score;
+    if (options_.single_precision) sum = static_cast<double>(static_cast<float>(sum));
     if (there.begin < 0 || sum > there.score) there = {sum, id, static_cast<int32_t>(begin)};
   };
   for (size_t begin = 0; begin < text.size();) {
+    if (options_.single_precision && words_apart_ && is_word_start(text, begin)) {
+      best[begin].score = 0;
+    }
     const size_t one = utf8_bytes(text[begin]);
     bool single = false;  // a piece of this one character
     int32_t node = PieceTrie::kRoot;

@@ -1,6 +1,5 @@
 // The unigram model: of all ways to cut a text into pieces of the vocabulary, the one with the
-// highest sum of scores. Sums are double, as in tokenizers and in sentencepiece 0.2.3; earlier
-// ones kept float, and cut texts of more than some 10,000 characters a little differently.
+// highest sum of scores.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +15,9 @@ namespace mantissa {
 struct UnigramOptions {
   std::optional<int32_t> unk_id;
   bool byte_fallback = false;
+  // As sentencepiece 0.2.3 rounds: sums are float, and start anew with each word (where no piece
+  // spans two). The tokenizers library keeps double over the whole text.
+  bool single_precision = false;
 };
 
 // A vocabulary as a trie over bytes.
@@ -65,7 +67,8 @@ class Unigram {
   PieceTrie trie_;
   std::vector<double> scores_;
   double unk_score_ = 0;
-  int32_t byte_ids_[256];  // of <0x00>.. <0xFF>; -1: none
+  bool words_apart_ = true;  // no piece goes from one word into the next
+  int32_t byte_ids_[256];    // of <0x00>.. <0xFF>; -1: none
 };
 
 }  // namespace mantissa

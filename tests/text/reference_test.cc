@@ -151,6 +151,7 @@ TEST_P(GgmlVectors, SameIds) {
     EXPECT_EQ(tokenizer.encode(text, false), want) << quoted(text);
   }
   EXPECT_GT(count, 40u);
+  RecordProperty("strings", static_cast<int>(count));
 }
 
 }  // namespace
