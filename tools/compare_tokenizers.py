@@ -4,7 +4,8 @@
 Strings are made of code points assigned in Unicode 14 (Python's tables): letters of all scripts,
 combining marks in any order, emoji sequences, control characters, white space, digits, punctuation,
 look-alikes of special tokens; one in eight is bytes that are no UTF-8 (U+FFFD for each maximal
-invalid part, as Python's errors="replace"). tokenizers for tokenizer.json, sentencepiece for .model.
+invalid part, as Python's errors="replace"). The references are tokenizers for tokenizer.json and
+sentencepiece for .model.
 
 Usage: compare_tokenizers.py MANTISSA_IDS SHARED_DIR GOLDEN_DIR OUT.json [--count 100000] [--seed 1]
   MANTISSA_IDS: the built tests/text/encode_lines, which reads hexadecimal lines
@@ -63,8 +64,10 @@ def strings(count, seed):
     kinds = sorted(by_kind)
 
     def emoji_sequence():
-        parts = [rng.choice(emoji) + rng.choice(["", "\ufe0f", chr(rng.randrange(0x1F3FB, 0x1F400))])
-                 for _ in range(rng.randrange(1, 4))]
+        parts = []
+        for _ in range(rng.randrange(1, 4)):
+            one = rng.choice(emoji)
+            parts.append(one + rng.choice(["", "\ufe0f", chr(rng.randrange(0x1F3FB, 0x1F400))]))
         return rng.choice(["\u200d".join(parts), rng.choice(flags) + rng.choice(flags),
                            rng.choice("0123456789#*") + "\ufe0f\u20e3"])
 
@@ -82,7 +85,8 @@ def strings(count, seed):
         emoji_sequence, lambda: rng.choice(by_kind["Cc"] + by_kind["Cf"]),
         lambda: rng.choice(" \n\t\r\u3000\u00a0\u2003") * rng.randrange(1, 5), look_alike,
         lambda: rng.choice(by_kind["Nd"]) * rng.randrange(1, 4),
-        lambda: chr(rng.randrange(0xAC00, 0xD7A4)), lambda: rng.choice(["'s", "'RE", "'ſ", "don't"]),
+        lambda: chr(rng.randrange(0xAC00, 0xD7A4)),
+        lambda: rng.choice(["'s", "'RE", "'ſ", "don't"]),
         lambda: rng.choice("abcdefghij ") * rng.randrange(1, 12),
         lambda: "".join(chr(rng.choice([0x1100 + rng.randrange(19), 0x1161 + rng.randrange(21),
                                         0x11A8 + rng.randrange(27)])) for _ in range(3)),
@@ -118,11 +122,17 @@ def main():
         parser.add_argument(name, type=Path)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="tokenizers with this in their name; the other "
+                                                   "rows of OUT.json stay")
     args = parser.parse_args()
     inputs = list(strings(args.count, args.seed))
     lines = "".join(data.hex() + "\n" for data in inputs)
-    rows = []
+    rows = {}
+    if args.only:
+        rows = {row["tokenizer"]: row for row in json.loads(args.out.read_text())["rows"]}
     for name, file in FILES.items():
+        if args.only not in name:
+            continue
         path = (args.golden if file.startswith("spm/") else args.shared) / file
         ours = subprocess.run([args.mantissa_ids, path], input=lines, check=True,
                               capture_output=True, text=True).stdout.split()
@@ -130,11 +140,11 @@ def main():
         encode = reference(path)
         different = [data for data, ids in zip(inputs, ours)
                      if crc(encode(data.decode("utf-8", errors="replace"))) != int(ids, 16)]
-        rows.append({"tokenizer": name, "strings": len(inputs), "different": len(different)})
-        print(rows[-1], [d.hex() for d in different[:3]], file=sys.stderr, flush=True)
+        rows[name] = {"tokenizer": name, "strings": len(inputs), "different": len(different)}
+        print(rows[name], [d.hex() for d in different[:3]], file=sys.stderr, flush=True)
     result = {"made_by": f"tools/compare_tokenizers.py --count {args.count} --seed {args.seed}",
               "tokenizers": tokenizers.__version__, "sentencepiece": sentencepiece.__version__,
-              "unicode": unicodedata.unidata_version, "rows": rows}
+              "unicode": unicodedata.unidata_version, "rows": [rows[name] for name in FILES if name in rows]}
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

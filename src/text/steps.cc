@@ -157,8 +157,9 @@ void run(const SentencePieceStep& step, Pieces& pieces, MatchScratch&) {
   rewrite(pieces, [&](std::string& out, const Piece& piece) {
     const std::string_view text = pieces.of(piece);
     const size_t start = out.size();
-    bool after_space = step.remove_extra_spaces;  // spaces that follow go
-    bool prefix = step.dummy_prefix;              // is still to come
+    bool after_space = step.remove_extra_spaces;       // spaces that follow go
+    bool prefix = step.dummy_prefix && !text.empty();  // is still to come
+    if (!step.remove_extra_spaces && std::exchange(prefix, false)) out += space;
     for (size_t pos = 0; pos < text.size();) {
       part.clear();
       pos += append_mapped(step, text.substr(pos), part);

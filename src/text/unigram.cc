@@ -82,6 +82,7 @@ Unigram::Unigram(const std::vector<std::string_view>& tokens, std::vector<double
     trie_.add(tokens[id], static_cast<int32_t>(id));
   }
   unk_score_ = least - kUnknownPenalty;
+  if (options_.single_precision) unk_score_ = static_cast<double>(static_cast<float>(unk_score_));
   constexpr char kHex[] = "0123456789ABCDEF";
   for (size_t b = 0; b < 256; ++b) {
     const std::array<char, 6> name = {'<', '0', 'x', kHex[b >> 4], kHex[b & 15], '>'};
@@ -108,9 +109,12 @@ void Unigram::find_best(std::string_view text, std::vector<Best>& best) const {
     if (options_.single_precision) sum = static_cast<double>(static_cast<float>(sum));
     if (there.begin < 0 || sum > there.score) there = {sum, id, static_cast<int32_t>(begin)};
   };
+  constexpr size_t kRestartBytes = 16384;
+  size_t restart = options_.single_precision && words_apart_ ? kRestartBytes : text.size();
   for (size_t begin = 0; begin < text.size();) {
-    if (options_.single_precision && words_apart_ && is_word_start(text, begin)) {
-      best[begin].score = 0;
+    if (begin >= restart && is_word_start(text, begin)) {
+      best[begin].score = 0;  // every path comes through here
+      restart = begin + kRestartBytes;
     }
     const size_t one = utf8_bytes(text[begin]);
     bool single = false;  // a piece of this one character

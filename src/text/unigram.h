@@ -15,8 +15,9 @@ namespace mantissa {
 struct UnigramOptions {
   std::optional<int32_t> unk_id;
   bool byte_fallback = false;
-  // As sentencepiece 0.2.3 rounds: sums are float, and start anew with each word (where no piece
-  // spans two). The tokenizers library keeps double over the whole text.
+  // As sentencepiece rounds: sums are float. In long texts they start anew now and then (at a word,
+  // where no piece spans two): 0.2.3 does not lose precision there either. The tokenizers library
+  // keeps double.
   bool single_precision = false;
 };
 
