@@ -59,7 +59,7 @@ std::string read_type(const Value& value) {
   }
   const std::optional<Value> type = rope_type ? rope_type : old_type;
   if (!type) value.fail("an object with rope_type");
-  const std::string name(type->as_string() == "su" ? "longrope" : type->as_string());
+  std::string name(type->as_string() == "su" ? "longrope" : type->as_string());
   if (std::ranges::find(kRopeTypes, name) == std::end(kRopeTypes)) {
     type->fail(text("one of ", known_types()));
   }
