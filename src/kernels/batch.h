@@ -14,6 +14,7 @@ namespace mantissa {
 struct Batch {
   int32_t tokens = 0;                    // T
   int32_t sequences = 0;                 // S
+  int32_t query_max = 0;                 // at least the most tokens of one sequence; 0: unknown
   const int32_t* token_ids = nullptr;    // [T]
   const int32_t* positions = nullptr;    // [T]
   const int32_t* slots = nullptr;        // [T] where K and V go: page * page_tokens + offset

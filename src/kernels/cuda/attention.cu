@@ -1,80 +1,26 @@
-// Rotary embedding with cache writes, and attention over the paged cache, for any GPU from Ampere
-// on; attention_sm80.cu takes what tensor cores can.
+// Attention over the paged cache for any GPU from Ampere on, and the choice of the kernel:
+// attention_sm90.cu, attention_sm80.cu, or what is here.
 #include <cfloat>
 
-#include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/attention_sm90.h"
 #include "kernels/cuda/device_types.cuh"
 #include "kernels/cuda/kv_cache.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/queue.h"
 
 namespace mantissa::cuda {
 namespace {
 
-__device__ uint8_t encode_cell(CellKind kind, float x) {
-  if (kind == CellKind::kE4M3) return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
-  if (kind == CellKind::kE5M2) return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E5M2);
-  return static_cast<uint8_t>(
-      static_cast<int8_t>(__float2int_rn(fminf(fmaxf(x, -128.0f), 127.0f))));
-}
+// Element d of row `row` of K or V of a head.
 template <class T>
-__device__ float decode_cell(const Cache& c, const unsigned char* cell, int d) {
-  if (c.kind == CellKind::kRunDtype) return to_f32(reinterpret_cast<const T*>(cell)[d]);
-  if (c.kind == CellKind::kInt8) return static_cast<int8_t>(cell[d]);
+__device__ float decode_cell(const Cache& c, const unsigned char* half, int row, int d) {
+  constexpr int kSize = sizeof(T);
+  if (c.kind == CellKind::kRunDtype)
+    return to_f32(*reinterpret_cast<const T*>(half + cell_byte(c, row, d * kSize)));
+  const unsigned char code = half[cell_byte(c, row, d)];
+  if (c.kind == CellKind::kInt8) return static_cast<int8_t>(code);
   const __nv_fp8_interpretation_t kind = c.kind == CellKind::kE4M3 ? __NV_E4M3 : __NV_E5M2;
-  return __half2float(__half(__nv_cvt_fp8_to_halfraw(cell[d], kind)));
-}
-
-struct RopeArgs {
-  const float* inv_freq;
-  int half;
-  float factor;
-  int heads;
-  const int32_t *positions, *slots;
-};
-
-// A block per token, a warp per head in turn.
-template <class T>
-__global__ void rope_write_kernel(T* qkv, int64_t stride, RopeArgs a, Cache c) {
-  T* row = qkv + blockIdx.x * stride;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const auto position = static_cast<float>(a.positions[blockIdx.x]);
-  const int64_t page = a.slots[blockIdx.x] / c.page_tokens;
-  const int offset = a.slots[blockIdx.x] % c.page_tokens;
-  for (int head = warp; head < a.heads + 2 * c.kv_heads; head += warps) {
-    T* x = row + head * c.head_dim;
-    if (head < a.heads + c.kv_heads) {
-      for (int i = lane; i < a.half; i += 32) {
-        float sine, cosine;
-        sincosf(position * a.inv_freq[i], &sine, &cosine);
-        sine *= a.factor;
-        cosine *= a.factor;
-        const float u = to_f32(x[i]), v = to_f32(x[i + a.half]);
-        x[i] = from_f32<T>(u * cosine - v * sine);
-        x[i + a.half] = from_f32<T>(v * cosine + u * sine);
-      }
-      __syncwarp();  // the rotated head is read below by other lanes
-    }
-    if (head < a.heads) continue;
-    const bool is_v = head >= a.heads + c.kv_heads;
-    const int kv_head = head - a.heads - (is_v ? c.kv_heads : 0);
-    unsigned char* cell = cell_at(c, page, offset, kv_head, is_v);
-    if (c.kind == CellKind::kRunDtype) {
-      for (int d = lane; d < c.head_dim; d += 32) reinterpret_cast<T*>(cell)[d] = x[d];
-      continue;
-    }
-    float scale = is_v ? c.v_scale : c.k_scale;
-    if (c.scaled) {
-      float amax = 0;
-      for (int d = lane; d < c.head_dim; d += 32) amax = fmaxf(amax, fabsf(to_f32(x[d])));
-      scale = fmaxf(fminf(warp_max(amax), FLT_MAX) / c.limit, FLT_MIN);
-      if (lane == 0) *scale_at(c, page, offset, kv_head, is_v) = scale;
-    }
-    const float inverse = 1.0f / scale;
-    for (int d = lane; d < c.head_dim; d += 32) {
-      const float value = to_f32(x[d]);
-      cell[d] = encode_cell(c.kind, c.scaled ? value / scale : value * inverse);
-    }
-  }
+  return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, kind)));
 }
 
 constexpr int kHeadDimMax = 256;
@@ -102,6 +48,8 @@ __global__ void attention_kernel(T* out, int64_t out_stride, const T* qkv, int64
   __shared__ float query[kHeadDimMax];
   __shared__ float partial[kAttentionWarps][kHeadDimMax];
   __shared__ float maxima[kAttentionWarps], sums[kAttentionWarps];
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
   const int t = blockIdx.x, head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int kv_head = head / (a.heads / c.kv_heads);
   const int s = sequence_of(a, t);
@@ -119,9 +67,10 @@ __global__ void attention_kernel(T* out, int64_t out_stride, const T* qkv, int64
     if (j <= last) {
       const int64_t page = pages[j / c.page_tokens];
       const int offset = j % c.page_tokens;
-      const unsigned char* k = cell_at(c, page, offset, kv_head, false);
+      const unsigned char* k = half_at(c, page, kv_head, false);
       float dot = 0;
-      for (int d = 0; d < c.head_dim; ++d) dot = fmaf(query[d], decode_cell<T>(c, k, d), dot);
+      for (int d = 0; d < c.head_dim; ++d)
+        dot = fmaf(query[d], decode_cell<T>(c, k, offset, d), dot);
       float k_scale = c.k_scale;
       if (c.scaled) {
         k_scale = *scale_at(c, page, offset, kv_head, false);
@@ -141,12 +90,12 @@ __global__ void attention_kernel(T* out, int64_t out_stride, const T* qkv, int64
     const int count = min(32, last - base + 1);
     for (int i = 0; i < count; ++i) {
       const float w = __shfl_sync(0xffffffffu, weight, i);
-      const unsigned char* v =
-          cell_at(c, pages[(base + i) / c.page_tokens], (base + i) % c.page_tokens, kv_head, true);
+      const int offset = (base + i) % c.page_tokens;
+      const unsigned char* v = half_at(c, pages[(base + i) / c.page_tokens], kv_head, true);
 #pragma unroll
       for (int b = 0; b < kHeadDimMax / 32; ++b) {
         const int d = b * 32 + lane;
-        if (d < c.head_dim) value[b] = fmaf(w, decode_cell<T>(c, v, d), value[b]);
+        if (d < c.head_dim) value[b] = fmaf(w, decode_cell<T>(c, v, offset, d), value[b]);
       }
     }
   }
@@ -181,22 +130,21 @@ int64_t kv_page_bytes(const KvShape& s) {
   return (2 * half + scales + 63) / 64 * 64;
 }
 
-void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params, const Batch& batch,
-                const KvLayer& kv, Queue* queue) {
-  if (batch.tokens == 0) return;
-  const RopeArgs args{.inv_freq = rope.inv_freq,
-                      .half = rope.rotary_dim / 2,
-                      .factor = rope.attention_factor,
-                      .heads = params.heads,
-                      .positions = batch.positions,
-                      .slots = batch.slots};
-  with_run_dtype(*qkv.elem, [&](auto t) {
-    using T = decltype(t);
-    rope_write_kernel<<<static_cast<unsigned>(batch.tokens), 256, 0,
-                        cuda_queue(queue).stream.get()>>>(reinterpret_cast<T*>(qkv.data),
-                                                          qkv.stride, args, cache_of(kv));
-  });
-  cuda_check(cudaGetLastError(), "launching rope_write");
+bool try_attention_sm90(const AttentionCall& call) {
+  const Cache& c = call.cache;
+  const bool bf16 = *call.qkv.elem == kBF16;
+  if (call.queue.capability / 10 != 9 || call.queue.portable_only) return false;
+  if (!bf16 && (*call.qkv.elem != kF16 || c.kind != CellKind::kRunDtype)) return false;
+  if (c.page_tokens != kSm90PageTokens || (c.head_dim != 64 && c.head_dim != 128)) return false;
+  if (call.group() > 128 || c.page_bytes % 16 != 0) return false;
+  if (call.out.stride % 8 != 0 || call.qkv.stride % 8 != 0 ||
+      reinterpret_cast<uintptr_t>(call.out.data) % 16 != 0 ||
+      reinterpret_cast<uintptr_t>(call.qkv.data) % 16 != 0)
+    return false;
+  const RowBounds rows = rows_of(call);
+  if (rows.most > kDecodeRows) attention_prefill__sm90(call);
+  if (rows.least <= kDecodeRows) attention_decode__sm90(call);
+  return true;
 }
 
 void attention(const Activation& out, ConstView qkv, const AttentionParams& params,
@@ -217,18 +165,20 @@ void attention(const Activation& out, ConstView qkv, const AttentionParams& para
                            .context_len = batch.context_len,
                            .block_table = batch.block_table,
                            .block_table_stride = batch.block_table_stride};
-  if (try_attention_sm80(out.high, qkv, args, batch, cache_of(kv), cuda_queue(queue))) {
+  const Cache cache = cache_of(kv);
+  const AttentionCall call{out.high, qkv, args, batch, cache, cuda_queue(queue)};
+  if (try_attention_sm90(call) || try_attention_sm80(call)) {
     quantize_rows(out, queue);
     return;
   }
   with_run_dtype(*qkv.elem, [&](auto t) {
     using T = decltype(t);
-    const dim3 grid(static_cast<unsigned>(batch.tokens), static_cast<unsigned>(params.heads));
-    attention_kernel<<<grid, 32 * kAttentionWarps, 0, cuda_queue(queue).stream.get()>>>(
-        reinterpret_cast<T*>(out.high.data), out.high.stride, reinterpret_cast<const T*>(qkv.data),
-        qkv.stride, args, cache_of(kv));
+    launch("launching attention", attention_kernel<T>,
+           {.grid = dim3(static_cast<unsigned>(batch.tokens), static_cast<unsigned>(params.heads)),
+            .block = 32 * kAttentionWarps},
+           call.queue.stream.get(), reinterpret_cast<T*>(out.high.data), out.high.stride,
+           reinterpret_cast<const T*>(qkv.data), qkv.stride, args, cache);
   });
-  cuda_check(cudaGetLastError(), "launching attention");
   quantize_rows(out, queue);
 }
 

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cfloat>
 
-#include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/device_types.cuh"
 #include "kernels/cuda/kv_cache.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/weight_decode.cuh"
 
@@ -29,6 +29,10 @@ struct Format {
   static constexpr int kStepsPerLoad = kCodes ? 4 : 2;            // mma of K that a load feeds
   static constexpr int kDimBlocks = kDim / 64;                    // of V: 8 lanes x 8 values
   using Unit = std::conditional_t<kCodes, uint2, uint4>;          // 8 values of V
+  static constexpr int kRowBytes = kDim * (kCodes ? 1 : 2);
+  __device__ static int place(int row, int byte) {
+    return swizzled(row, byte, kRowBytes, chunk_bytes_of(kRowBytes));
+  }
 };
 
 struct Places {
@@ -121,29 +125,29 @@ template <class F>
 __device__ void load_keys(State<F>& st, const Cache& c, const Keys& keys, int kv_head, int lane) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int at = kv_head * c.page_tokens + min(keys.offset + lane / 4 + r * 8, keys.most);
-    const unsigned char* cell = keys.page + int64_t{at} * c.cell_bytes + lane % 4 * 16;
+    const int row = min(keys.offset + lane / 4 + r * 8, keys.most);
+    const unsigned char* half = keys.page + kv_head * c.head_bytes;
 #pragma unroll
     for (int b = 0; b < F::kKeyLoads; ++b)
-      st.k[r][b] = __ldg(reinterpret_cast<const uint4*>(cell + b * 64));
+      st.k[r][b] = __ldg(reinterpret_cast<const uint4*>(half + F::place(row, lane % 4 * 16 + b * 64)));
   }
 }
 template <class F>
 __device__ void load_values(State<F>& st, const Cache& c, const Keys& keys, int kv_head, int lane) {
   using Unit = typename F::Unit;
-  const auto* scales = reinterpret_cast<const float*>(keys.page + 2 * c.half_bytes);
+  const unsigned char* half = keys.page + kv_head * c.head_bytes + c.half_bytes;
+  const auto* scales = reinterpret_cast<const float*>(half + c.half_bytes);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int key = min(keys.offset + lane % 4 * 2 + i % 2 + i / 2 * 8, keys.most);
-    const int at = kv_head * c.page_tokens + key;
-    const auto* cell =
-        reinterpret_cast<const Unit*>(keys.page + c.half_bytes + int64_t{at} * c.cell_bytes) +
-        lane / 4;
 #pragma unroll
-    for (int b = 0; b < F::kDimBlocks; ++b) st.v[i][b] = __ldg(cell + b * 8);
+    for (int b = 0; b < F::kDimBlocks; ++b) {
+      st.v[i][b] = __ldg(reinterpret_cast<const Unit*>(
+          half + F::place(key, (b * 8 + lane / 4) * static_cast<int>(sizeof(Unit)))));
+    }
     if (F::kCodes && c.scaled) {
-      st.k_scale[i] = __ldg(scales + at);
-      st.v_scale[i] = __ldg(scales + c.kv_heads * c.page_tokens + at);
+      st.k_scale[i] = __ldg(scales + key);
+      st.v_scale[i] = __ldg(scales + c.page_tokens + key);
     }
   }
 }
@@ -318,6 +322,8 @@ template <class F>
 __global__ void __launch_bounds__(kWarps * 32, 2)
     attention_kernel__sm80(typename F::Value* out, int64_t out_stride, const typename F::Value* qkv,
                            int64_t stride, AttentionArgs a, Cache c, Places places) {
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, kv_head = blockIdx.y;
   const int group = a.heads / c.kv_heads;
   const Tile tile = tile_at<F::kSplit>(a, blockIdx.x, group);
@@ -358,6 +364,8 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
 // A block per (token, head) of the short queries: thread d merges the parts.
 template <class T>
 __global__ void merge_parts(T* out, int64_t out_stride, AttentionArgs a, Cache c, Places places) {
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
   const int group = a.heads / c.kv_heads, head = blockIdx.y, kv_head = head / group;
   const Tile tile = tile_at<true>(a, blockIdx.x, group);
   if (tile.sequence < 0) return;
@@ -378,17 +386,8 @@ __global__ void merge_parts(T* out, int64_t out_stride, AttentionArgs a, Cache c
   }
 }
 
-struct Call {
-  View out;
-  ConstView qkv;
-  const AttentionArgs& args;
-  const Batch& batch;
-  const Cache& cache;
-  CudaQueue& queue;
-};
-
 // Blocks of the context: about four a multiprocessor in all, at least 64 keys for each warp.
-int context_blocks(const Call& call) {
+int context_blocks(const AttentionCall& call) {
   const int64_t most = call.batch.block_table_stride * call.cache.page_tokens;
   const int tiles = call.batch.sequences * call.cache.kv_heads;
   const int wanted = (4 * multiprocessors() + tiles - 1) / tiles;
@@ -397,49 +396,51 @@ int context_blocks(const Call& call) {
 }
 
 template <class F>
-void launch(const Call& call) {
+void launch_kernel(const AttentionCall& call) {
   using T = typename F::Value;
   const cudaStream_t stream = call.queue.stream.get();
   const Cache& c = call.cache;
-  const int group = call.args.heads / c.kv_heads, sequences = call.batch.sequences;
+  const int group = call.group(), sequences = call.batch.sequences;
+  const auto kv_heads = static_cast<unsigned>(c.kv_heads);
   T* out = reinterpret_cast<T*>(call.out.data);
   const auto* qkv = reinterpret_cast<const T*>(call.qkv.data);
   Places places{.parts = 1, .rows_max = kRows, .sums = nullptr, .tops = nullptr};
-  if constexpr (!F::kSplit) {
-    const int tiles = call.batch.tokens * group / (kRows * kWarps) + sequences;
-    attention_kernel__sm80<F>
-        <<<dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(c.kv_heads)), kWarps * 32, 0,
-           stream>>>(out, call.out.stride, qkv, call.qkv.stride, call.args, c, places);
-  } else {
+  LaunchShape shape{.grid = dim3(static_cast<unsigned>(sequences), kv_heads),
+                    .block = kWarps * 32};
+  if constexpr (F::kSplit) {
     const int blocks = context_blocks(call);
+    shape.grid.z = static_cast<unsigned>(blocks);
     places.parts = blocks * kWarps;
-    if (call.batch.tokens == sequences) places.rows_max = group;
+    places.rows_max = static_cast<int>(std::min<int64_t>(kRows, rows_of(call).most));
     const int64_t rows = int64_t{sequences} * c.kv_heads * places.parts * places.rows_max;
     places.sums = reinterpret_cast<float*>(call.queue.scratch(rows * (F::kDim + 2) * 4));
     places.tops = places.sums + rows * F::kDim;
-    const dim3 grid(static_cast<unsigned>(sequences), static_cast<unsigned>(c.kv_heads),
-                    static_cast<unsigned>(blocks));
-    attention_kernel__sm80<F><<<grid, kWarps * 32, 0, stream>>>(
-        out, call.out.stride, qkv, call.qkv.stride, call.args, c, places);
-    merge_parts<T><<<dim3(static_cast<unsigned>(sequences), static_cast<unsigned>(call.args.heads)),
-                     F::kDim, 0, stream>>>(out, call.out.stride, call.args, c, places);
+  } else {
+    shape.grid.x =
+        static_cast<unsigned>(call.batch.tokens * group / (kRows * kWarps) + sequences);
   }
-  cuda_check(cudaGetLastError(), "launching attention_sm80");
+  launch("launching attention_sm80", attention_kernel__sm80<F>, shape, stream, out,
+         call.out.stride, qkv, call.qkv.stride, call.args, c, places);
+  if constexpr (F::kSplit) {
+    launch("launching merge_parts", merge_parts<T>,
+           {.grid = dim3(static_cast<unsigned>(sequences), static_cast<unsigned>(call.args.heads)),
+            .block = F::kDim},
+           stream, out, call.out.stride, call.args, c, places);
+  }
 }
 
 template <class T, bool kCodes, int kDim>
-void launch_both(const Call& call) {
-  const int group = call.args.heads / call.cache.kv_heads;
-  const bool all_one = call.batch.tokens == call.batch.sequences && group <= kRows;
-  const bool one_long = call.batch.sequences == 1 && call.batch.tokens * group > kRows;
-  if (!all_one) launch<Format<T, kCodes, kDim, false>>(call);
-  if (!one_long) launch<Format<T, kCodes, kDim, true>>(call);
+void launch_both(const AttentionCall& call) {
+  const RowBounds rows = rows_of(call);
+  if (rows.most > kRows) launch_kernel<Format<T, kCodes, kDim, false>>(call);
+  if (rows.least <= kRows) launch_kernel<Format<T, kCodes, kDim, true>>(call);
 }
 
 }  // namespace
 
-bool try_attention_sm80(View out, ConstView qkv, const AttentionArgs& args, const Batch& batch,
-                        const Cache& c, CudaQueue& queue) {
+bool try_attention_sm80(const AttentionCall& call) {
+  const Cache& c = call.cache;
+  const ConstView &qkv = call.qkv, &out = call.out;
   const bool codes = c.kind == CellKind::kE4M3, bf16 = *qkv.elem == kBF16;
   if (*qkv.elem == kF32 || (!codes && c.kind != CellKind::kRunDtype) || (codes && !bf16))
     return false;
@@ -448,7 +449,6 @@ bool try_attention_sm80(View out, ConstView qkv, const AttentionArgs& args, cons
       reinterpret_cast<uintptr_t>(out.data) % 16 != 0 ||
       reinterpret_cast<uintptr_t>(qkv.data) % 8 != 0)
     return false;
-  const Call call{out, qkv, args, batch, c, queue};
   const bool wide = c.head_dim == 128;
   if (codes) {
     wide ? launch_both<__nv_bfloat16, true, 128>(call) : launch_both<__nv_bfloat16, true, 64>(call);

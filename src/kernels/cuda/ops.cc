@@ -1,6 +1,7 @@
 #include "kernels/cuda/ops.h"
 
 #include "base/error.h"
+#include "kernels/cuda/attention_sm90.h"
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/load_stream.h"
 #include "kernels/cuda/queue.h"
@@ -55,6 +56,7 @@ CudaQueue::CudaQueue(const DeviceConfig& config) {
     mark.reset(event);
   }
   amax = allocate_device(sizeof(float), "an activation's range");
+  if (capability >= 90) attention_state = make_attention_state();
 }
 
 std::byte* CudaQueue::scratch(int64_t bytes) {

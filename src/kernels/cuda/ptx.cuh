@@ -210,7 +210,44 @@ MANTISSA_WGMMA(wgmma_s8, int32_t, "r", "m64n128k32", "s32.s8.s8", "", 64, 64, 65
 MANTISSA_WGMMA(wgmma_s8, int32_t, "r", "m64n192k32", "s32.s8.s8", "", 96, 96, 97, 98)
 MANTISSA_WGMMA(wgmma_s8, int32_t, "r", "m64n256k32", "s32.s8.s8", "", 128, 128, 129, 130)
 #undef MANTISSA_WGMMA
+
+// Attention's products. ss: both operands K-major in shared memory. rs: A [64, 16] in registers (a
+// lane's fragment as mma_16 has it, a warp's 16 rows), B [16, 2 REGS] with its columns contiguous in
+// shared memory; adds to D.
+#define MANTISSA_WGMMA_SS(TYPE, KINDS, N, REGS, A, B, P)                                                 \
+  __device__ inline void wgmma_ss(float (&d)[REGS], uint64_t a, uint64_t b, uint32_t accumulate, TYPE) { \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #P ", 0;\n"                                        \
+                 "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." KINDS " " MANTISSA_NAMES_##REGS      \
+                 ", %" #A ", %" #B ", p, 1, 1, 0, 0;\n}"                                                \
+                 : MANTISSA_REGS_##REGS(d, "f") : "l"(a), "l"(b), "r"(accumulate));                      \
+  }
+#define MANTISSA_WGMMA_RS(TYPE, KINDS, N, REGS, A0, A1, A2, A3, B)                                       \
+  __device__ inline void wgmma_rs(float (&d)[REGS], const uint32_t* a, uint64_t b, TYPE) {               \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." KINDS " " MANTISSA_NAMES_##REGS      \
+                 ", {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", 1, 1, 1, 1;"                      \
+                 : MANTISSA_REGS_##REGS(d, "f") : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));   \
+  }
+#define MANTISSA_WGMMA_BOTH(TYPE, KINDS)                             \
+  MANTISSA_WGMMA_SS(TYPE, KINDS, 64, 32, 32, 33, 34)                 \
+  MANTISSA_WGMMA_SS(TYPE, KINDS, 128, 64, 64, 65, 66)                \
+  MANTISSA_WGMMA_RS(TYPE, KINDS, 64, 32, 32, 33, 34, 35, 36)         \
+  MANTISSA_WGMMA_RS(TYPE, KINDS, 96, 48, 48, 49, 50, 51, 52)         \
+  MANTISSA_WGMMA_RS(TYPE, KINDS, 128, 64, 64, 65, 66, 67, 68)        \
+  MANTISSA_WGMMA_RS(TYPE, KINDS, 256, 128, 128, 129, 130, 131, 132)
+MANTISSA_WGMMA_BOTH(__nv_bfloat16, "bf16.bf16")
+MANTISSA_WGMMA_BOTH(__half, "f16.f16")
+#undef MANTISSA_WGMMA_BOTH
+#undef MANTISSA_WGMMA_SS
+#undef MANTISSA_WGMMA_RS
 // clang-format on
+
+// Keeps the compiler from moving uses of an accumulator over the wait (or start) that stands beside
+// this.
+template <int kRegs>
+__device__ inline void fence_registers(float (&d)[kRegs]) {
+#pragma unroll
+  for (int i = 0; i < kRegs; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
 
 // ---- warp matrix multiply (sm_80): D [16, 8] += A [16, K] B [8, K]^T. Lane l holds of A rows l /
 // 4 and l / 4 + 8 (a: row, row + 8, row, row + 8), of B column l / 4, of D columns 2 (l % 4) and
@@ -280,7 +317,63 @@ __device__ inline void registers_lower() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
+// ---- bulk copies: `bytes` and both addresses are multiples of 16; `barrier` counts the bytes
+__device__ inline void bulk_load(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+// x: fastest dimension.
+__device__ inline void tensor_load_3d(void* to, const CUtensorMap* map, int3 at,
+                                      uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared_address(to)),
+      "l"(reinterpret_cast<uint64_t>(map)), "r"(at.x), "r"(at.y), "r"(at.z),
+      "r"(shared_address(barrier))
+      : "memory");
+}
+
+// ---- matrices of 8 x 8 16-bit elements: lane l holds elements 2 (l % 4) and the next of row l / 4
+// Four of them; lane l gives the (shared) address of row l % 8 of matrix l / 8.
+__device__ inline void load_matrix_x4(uint32_t (&m)[4], uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(row)
+               : "memory");
+}
+// The same, each matrix transposed.
+__device__ inline void load_matrix_x4_transposed(uint32_t (&m)[4], uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(row)
+               : "memory");
+}
+__device__ inline uint32_t transpose_matrix(uint32_t m) {
+  uint32_t out;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(m));
+  return out;
+}
+
+// 2^x and 1 / x to about 2^-22, 0 where the result is no normal number.
+__device__ inline float exp2_approx(float x) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
+__device__ inline float reciprocal_approx(float x) {
+  float out;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
+
 // ---- within a block
+// Arrives at barrier `id` of `threads` threads without waiting: those that named_barrier() there.
+__device__ inline void named_barrier_arrive(uint32_t id, uint32_t threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 // Barrier `id` (1..15) among `threads` threads: their shared-memory writes are visible to each
 // other.
 __device__ inline void named_barrier(uint32_t id, uint32_t threads) {

@@ -41,6 +41,7 @@ struct CudaQueue {
   bool captured =
       false;          // a graph exists: it goes on using the scratch memory that it was made with
   DeviceMemory amax;  // one float: of a per-tensor activation
+  DeviceMemory attention_state;  // attention_sm90.h; from Hopper on
 
   // Grow-only memory for one operation. Growing waits for the operations that still use the old
   // one.

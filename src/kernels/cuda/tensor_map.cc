@@ -46,4 +46,30 @@ CUtensorMap tensor_map_k_major(const void* data, int elem_bytes, int64_t rows, i
   return map;
 }
 
+CUtensorMap tensor_map_heads(const void* data, int64_t rows, int heads, int dim, int64_t stride,
+                             const HeadBox& box) {
+  CUtensorMap map{};
+  const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(dim), static_cast<cuuint64_t>(heads),
+                               static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(dim) * 2,
+                                 static_cast<cuuint64_t>(stride) * 2};
+  const cuuint32_t sides[3] = {static_cast<cuuint32_t>(box.chunk_bytes / 2),
+                               static_cast<cuuint32_t>(box.heads),
+                               static_cast<cuuint32_t>(box.rows)};
+  const cuuint32_t steps[3] = {1, 1, 1};
+  const CUtensorMapSwizzle swizzle = box.chunk_bytes == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
+                                     : box.chunk_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
+                                                             : CU_TENSOR_MAP_SWIZZLE_32B;
+  const CUresult code = encode_function()(
+      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(data), sizes, strides, sides,
+      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (code != CUDA_SUCCESS) {
+    throw Error(text("CUDA: tensor map of [", rows, ", ", heads, ", ", dim, "], stride ", stride,
+                     ": error ", static_cast<int>(code)),
+                "report this shape: it should have been refused before", Error::Kind::kRuntime);
+  }
+  return map;
+}
+
 }  // namespace mantissa::cuda

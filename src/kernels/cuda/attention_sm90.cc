@@ -1,0 +1,36 @@
+#include "kernels/cuda/attention_sm90.h"
+
+#include "kernels/cuda/cuda_error.h"
+
+namespace mantissa::cuda {
+namespace {
+
+constexpr int64_t kAlign = 256;
+int64_t counter_bytes() {
+  return (int64_t{2 + multiprocessors()} * 4 + kAlign - 1) / kAlign * kAlign;
+}
+int64_t slot_rows() {
+  return int64_t{2} * multiprocessors() * kDecodeRows;
+}
+
+}  // namespace
+
+DeviceMemory make_attention_state() {
+  DeviceMemory memory = allocate_device(counter_bytes() + slot_rows() * (2 + kStateDimMax) * 4,
+                                        "partial results of attention");
+  cuda_check(cudaMemset(memory.get(), 0, static_cast<size_t>(counter_bytes())),
+             "clearing attention's counters");
+  return memory;
+}
+
+AttentionState attention_state(const CudaQueue& queue) {
+  std::byte* at = queue.attention_state.get();
+  AttentionState state{};
+  state.prefill_tiles = reinterpret_cast<int*>(at);
+  state.arrivals = state.prefill_tiles + 2;
+  state.tops = reinterpret_cast<float*>(at + counter_bytes());
+  state.sums = state.tops + slot_rows() * 2;
+  return state;
+}
+
+}  // namespace mantissa::cuda
