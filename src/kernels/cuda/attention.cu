@@ -135,7 +135,9 @@ bool try_attention_sm90(const AttentionCall& call) {
   const bool bf16 = *call.qkv.elem == kBF16;
   if (call.queue.capability / 10 != 9 || call.queue.portable_only) return false;
   if (!bf16 && (*call.qkv.elem != kF16 || c.kind != CellKind::kRunDtype)) return false;
-  if (c.page_tokens != kSm90PageTokens || (c.head_dim != 64 && c.head_dim != 128)) return false;
+  const int d = c.head_dim;
+  const bool has_dim = d == 64 || d == 128 || (sm90_has_all_dims(c.kind) && (d == 96 || d == 256));
+  if (c.page_tokens != kSm90PageTokens || !has_dim) return false;
   if (call.group() > 128 || c.page_bytes % 16 != 0) return false;
   if (call.out.stride % 8 != 0 || call.qkv.stride % 8 != 0 ||
       reinterpret_cast<uintptr_t>(call.out.data) % 16 != 0 ||

@@ -1,5 +1,5 @@
-// Attention of few queries over the paged cache: the whole GPU streams K and V once, at the speed of
-// the memory. docs/kernels/cuda-attention.md.
+// Attention of few queries over the paged cache: the whole GPU streams K and V once, at the speed
+// of the memory. docs/kernels/cuda-attention.md.
 //
 // The work is a line of units (sequence, KV head, page), cut into equal pieces, one a block,
 // whatever the lengths. Each warp takes every kWarps-th unit of its block and keeps its own ring of
@@ -23,26 +23,32 @@ namespace {
 constexpr int kKeys = kSm90PageTokens;
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLowest = -1e37f;  // below every score
-constexpr float kSlack = 8;  // a maximum may lag behind by 2^8 before sums are rescaled
+constexpr float kSlack = 8;        // a maximum may lag behind by 2^8 before sums are rescaled
 constexpr int kSharedBytesMax = 227 * 1024;
 constexpr int kStagesMax = 6;
 
+}  // namespace
+int attention_variant = 0, attention_units_least = 8;
+namespace {
+
 // kTiles: of 8 rows each.
-template <class T, CellKind kKindOf, int kDimOf, int kTilesOf>
+template <class T, CellKind kKindOf, int kDimOf, int kTilesOf, int kShareOf>
 struct Format {
+  static constexpr int kShare = kShareOf;
   using Value = T;
   static constexpr CellKind kKind = kKindOf;
   static constexpr bool kCodes = kKind != CellKind::kRunDtype;
   static constexpr int kDim = kDimOf, kTiles = kTilesOf, kRows = 8 * kTiles;
-  static constexpr int kWarps = kCodes && kTiles == 1 ? 12 : 8;
+  static constexpr int kWarps =  // as many as leave room for two stages and registers for the sums
+      (kCodes && kTiles == 1 ? 12 : 8) / (kDim > 128 ? 2 : 1) / kShare;
   static constexpr int kRowBytes = kDim * (kCodes ? 1 : 2);
   static constexpr int kChunk = chunk_bytes_of(kRowBytes);
   static constexpr int kHalfBytes = kKeys * kRowBytes;
   static constexpr int kStageBytes = 2 * kHalfBytes + (kCodes ? 8 * kKeys : 0);
   static constexpr int kMergeStride = kDim + 4;  // floats of a row; rows then differ in bank
   static constexpr int kMergeBytes = kWarps * kRows * (kMergeStride + 2) * 4;
-  static constexpr int kStages =
-      std::min(kStagesMax, (kSharedBytesMax - kMergeBytes - 1024) / (kWarps * (kStageBytes + 8)));
+  static constexpr int kStages = std::min(
+      kStagesMax, (kSharedBytesMax / kShare - kMergeBytes - 2048) / (kWarps * (kStageBytes + 8)));
   static constexpr int kSharedBytes = kMergeBytes + kStages * kWarps * (kStageBytes + 8);
   static constexpr int kSteps = kDim / 16;
   static_assert(kStages >= 2 && kSteps % 2 == 0);
@@ -57,6 +63,7 @@ struct Params {
   AttentionArgs a;
   Cache c;
   AttentionState state;
+  int units_least;
 };
 
 // One sequence's share: `pages` from page `first_page` of its table on; 0: not this kernel's.
@@ -67,8 +74,7 @@ __device__ Span span_of(const AttentionArgs& a, int kv_heads, int s) {
   const int tokens = __ldg(a.query_start + s + 1) - __ldg(a.query_start + s);
   const int context = __ldg(a.context_len + s);
   if (tokens <= 0 || tokens * (a.heads / kv_heads) > kDecodeRows) return {0, 0, 0, 0};
-  const int first =
-      a.window > 0 ? max(0, context - tokens - a.window + 1) / kKeys : 0;
+  const int first = a.window > 0 ? max(0, context - tokens - a.window + 1) / kKeys : 0;
   return {tokens, context, first, (context + kKeys - 1) / kKeys - first};
 }
 
@@ -111,8 +117,7 @@ __device__ Cursor find_unit(const AttentionArgs& a, int kv_heads, int64_t unit, 
     const uint32_t holders = __ballot_sync(0xffffffffu, unit < int64_t{up_to} * kv_heads);
     if (holders != 0) {
       const int owner = __ffs(static_cast<int>(holders)) - 1;
-      const int64_t before =
-          int64_t{__shfl_sync(0xffffffffu, up_to - pages, owner)} * kv_heads;
+      const int64_t before = int64_t{__shfl_sync(0xffffffffu, up_to - pages, owner)} * kv_heads;
       const Span span = span_of(a, kv_heads, base + owner);
       const auto in = static_cast<int>(unit - before);
       return {base + owner, in / span.pages, in % span.pages, span};
@@ -145,9 +150,14 @@ struct Fetch {
   template <class P>
   __device__ void look_up(const P& p) {
     if (left > 0) {
-      page = __ldg(p.a.block_table + next.sequence * p.a.block_table_stride +
-                   next.span.first_page + next.page);
+      page = __ldg(p.a.block_table + next.sequence * p.a.block_table_stride + next.span.first_page +
+                   next.page);
     }
+  }
+  // No token of this pass is in the unit.
+  __device__ bool is_old() const {
+    return left > 0 &&
+           (next.span.first_page + next.page + 1) * kKeys <= next.span.context - next.span.tokens;
   }
   template <class P>
   __device__ void ask(const P& p, int stage, int lane) {
@@ -166,13 +176,13 @@ struct Fetch {
 
 template <class F>
 struct State {
-  uint32_t q[F::kTiles][F::kSteps][2];    // columns of mma's B
-  float out[F::kTiles][F::kSteps][4];     // O^T: d at rows, queries 2 (l % 4) and the next
+  uint32_t q[F::kTiles][F::kSteps][2];  // columns of mma's B
+  float out[F::kTiles][F::kSteps][4];   // O^T: d at rows, queries 2 (l % 4) and the next
   float top[F::kTiles][2], sum[F::kTiles][2];
 };
 
-// Lane l holds of column l / 4 the D that its rows of K hold: 16 step + 2 (l % 4) + {0, 1, 8, 9}, or
-// with codes 16 step + 4 (l % 4) + {0, 2, 1, 3}.
+// Lane l holds of column l / 4 the D that its rows of K hold: 16 step + 2 (l % 4) + {0, 1, 8, 9},
+// or with codes 16 step + 4 (l % 4) + {0, 2, 1, 3}.
 template <class F>
 __device__ void load_query(State<F>& st, const Params<typename F::Value>& p, const Cursor& at,
                            int lane) {
@@ -181,8 +191,8 @@ __device__ void load_query(State<F>& st, const Params<typename F::Value>& p, con
   for (int t = 0; t < F::kTiles; ++t) {
     const int row = 8 * t + lane / 4;
     const bool inside = row < at.span.tokens * group;
-    const auto* from = p.qkv + (first + row / group) * p.stride +
-                       (at.head * group + row % group) * F::kDim;
+    const auto* from =
+        p.qkv + (first + row / group) * p.stride + (at.head * group + row % group) * F::kDim;
 #pragma unroll
     for (int step = 0; step < F::kSteps; ++step) {
       uint2 v = make_uint2(0, 0);
@@ -208,8 +218,8 @@ __device__ void load_query(State<F>& st, const Params<typename F::Value>& p, con
   }
 }
 
-// The rows of ldmatrix: matrix m = lane / 8 is keys 8 (m % 2).., piece m / 2 (K, and V of codes), or
-// keys 8 (m / 2).., piece m % 2 (V of 16 bits).
+// The rows of ldmatrix: matrix m = lane / 8 is keys 8 (m % 2).., piece m / 2 (K, and V of codes),
+// or keys 8 (m / 2).., piece m % 2 (V of 16 bits).
 template <class F>
 __device__ uint32_t row_address(uint32_t half, int first_piece, bool keys_first, int lane) {
   const int m = lane / 8;
@@ -218,9 +228,16 @@ __device__ uint32_t row_address(uint32_t half, int first_piece, bool keys_first,
   return half + static_cast<uint32_t>(swizzled(row, piece * 16, F::kRowBytes, F::kChunk));
 }
 
+// What scores of one page need: scales of the lane's two keys, and where queries see nothing.
+struct PageView {
+  float k_scale[2], v_scale[2];  // k_scale times log2 e where there is no cap
+  int key0;
+  bool masked;
+};
+
 // scores[t][i]: key l / 4 + 8 (i / 2), query 8 t + 2 (l % 4) + i % 2.
 template <class F>
-__device__ void scores_of(const State<F>& st, uint32_t keys, int lane,
+__device__ void scores_of(const State<F>& st, uint32_t keys, const PageView& view, int lane,
                           float (&scores)[F::kTiles][4]) {
   using T = typename F::Value;
   float part[2][F::kTiles][4] = {};  // two chains: half the latency
@@ -251,15 +268,9 @@ __device__ void scores_of(const State<F>& st, uint32_t keys, int lane,
 #pragma unroll
   for (int t = 0; t < F::kTiles; ++t)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) scores[t][i] = part[0][t][i] + part[1][t][i];
+    for (int i = 0; i < 4; ++i)
+      scores[t][i] = (part[0][t][i] + part[1][t][i]) * view.k_scale[i / 2];
 }
-
-// What scores of one page need: scales of the lane's two keys, and where queries see nothing.
-struct PageView {
-  float k_scale[2], v_scale[2];  // k_scale times log2 e where there is no cap
-  int key0;
-  bool masked;
-};
 
 template <class F>
 __device__ PageView view_page(const Params<typename F::Value>& p, const Cursor& at, int page,
@@ -267,8 +278,8 @@ __device__ PageView view_page(const Params<typename F::Value>& p, const Cursor& 
   PageView v;
   v.key0 = (at.span.first_page + page) * kKeys;
   const int first = at.span.context - at.span.tokens;  // position of the first query
-  v.masked = v.key0 + kKeys - 1 > first ||
-             (p.a.window > 0 && v.key0 <= at.span.context - 1 - p.a.window);
+  v.masked =
+      v.key0 + kKeys - 1 > first || (p.a.window > 0 && v.key0 <= at.span.context - 1 - p.a.window);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     v.k_scale[i] = p.a.scale * (p.a.soft_cap > 0 ? 1.0f : kLog2E);
@@ -282,6 +293,36 @@ __device__ PageView view_page(const Params<typename F::Value>& p, const Cursor& 
   return v;
 }
 
+// log2 e cap tanh(s / cap), by tanh(y) = 1 - 2 / (e^(2 y) + 1).
+template <class F>
+__device__ void cap_scores(float cap, float (&scores)[F::kTiles][4]) {
+  const float in = 2 * kLog2E / cap;
+#pragma unroll
+  for (int t = 0; t < F::kTiles; ++t) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float e = ptx::exp2_approx(scores[t][i] * in);
+      scores[t][i] = kLog2E * (cap - 2 * cap * ptx::reciprocal_approx(e + 1));
+    }
+  }
+}
+template <class F>
+__device__ void mask_scores(const Params<typename F::Value>& p, const Cursor& at, int key0,
+                            int lane, float (&scores)[F::kTiles][4]) {
+  const int group = p.a.heads / p.c.kv_heads, first = at.span.context - at.span.tokens;
+  const int reach = p.a.window > 0 ? p.a.window : 1 << 30;
+#pragma unroll
+  for (int t = 0; t < F::kTiles; ++t) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int key = key0 + lane / 4 + 8 * (i / 2);
+      const int row = 8 * t + 2 * (lane % 4) + i % 2;
+      const int position = first + min(row / group, at.span.tokens - 1);
+      if (key > position || key <= position - reach) scores[t][i] = -INFINITY;
+    }
+  }
+}
+
 // Scores -> weights, as columns of mma's B (weights[t][i]: keys 8 i + 2 (l % 4) and the next, query
 // 8 t + l / 4); sums and earlier results follow a new maximum.
 template <class F>
@@ -289,23 +330,13 @@ __device__ void weigh(State<F>& st, const Params<typename F::Value>& p, const Cu
                       const PageView& v, int lane, float (&scores)[F::kTiles][4],
                       uint32_t (&weights)[F::kTiles][2]) {
   using T = typename F::Value;
-  const int group = p.a.heads / p.c.kv_heads, first = at.span.context - at.span.tokens;
+  if (p.a.soft_cap > 0) cap_scores<F>(p.a.soft_cap, scores);
+  if (v.masked) mask_scores<F>(p, at, v.key0, lane, scores);
   bool above = false;
 #pragma unroll
-  for (int t = 0; t < F::kTiles; ++t) {
+  for (int t = 0; t < F::kTiles; ++t)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float s = scores[t][i] * v.k_scale[i / 2];
-      if (p.a.soft_cap > 0) s = p.a.soft_cap * kLog2E * tanhf(s / p.a.soft_cap);
-      if (v.masked) {
-        const int key = v.key0 + lane / 4 + 8 * (i / 2);
-        const int position = first + min((8 * t + 2 * (lane % 4) + i % 2) / group, at.span.tokens - 1);
-        if (key > position || (p.a.window > 0 && key <= position - p.a.window)) s = -INFINITY;
-      }
-      scores[t][i] = s;
-      above = above || s > st.top[t][i % 2] + kSlack;
-    }
-  }
+    for (int i = 0; i < 4; ++i) above = above || scores[t][i] > st.top[t][i % 2] + kSlack;
   if (__any_sync(0xffffffffu, above)) {
 #pragma unroll
     for (int t = 0; t < F::kTiles; ++t) {
@@ -398,7 +429,7 @@ __device__ void add_page(State<F>& st, const Params<typename F::Value>& p, const
     clear_values<F>(values, at.span.context - view.key0, lane);
   float scores[F::kTiles][4];
   uint32_t weights[F::kTiles][2];
-  scores_of(st, ptx::shared_address(stage), lane, scores);
+  scores_of(st, ptx::shared_address(stage), view, lane, scores);
   weigh(st, p, at, view, lane, scores, weights);
   add_values(st, ptx::shared_address(values), lane, weights);
 }
@@ -534,9 +565,7 @@ __device__ void finish_segment(const Params<typename F::Value>& p, const Cursor&
     const int row = i / (F::kDim / 4), d = i % (F::kDim / 4) * 4;
     const Merged m = merge_parts(
         F::kWarps,
-        [&](int w) {
-          return *reinterpret_cast<const float2*>(tops + (w * F::kRows + row) * 2);
-        },
+        [&](int w) { return *reinterpret_cast<const float2*>(tops + (w * F::kRows + row) * 2); },
         [&](int w) {
           return *reinterpret_cast<const float4*>(merge + (w * F::kRows + row) * F::kMergeStride +
                                                   d);
@@ -545,8 +574,7 @@ __device__ void finish_segment(const Params<typename F::Value>& p, const Cursor&
       store_four(p, at, row, d, m);
       continue;
     }
-    const int64_t slot =
-        chain.slot(static_cast<int>(blockIdx.x) - chain.first) * kDecodeRows + row;
+    const int64_t slot = chain.slot(static_cast<int>(blockIdx.x) - chain.first) * kDecodeRows + row;
     if (d == 0) reinterpret_cast<float2*>(p.state.tops)[slot] = make_float2(m.top, m.sum);
     *reinterpret_cast<float4*>(p.state.sums + slot * F::kDim + d) = m.value;
   }
@@ -558,28 +586,27 @@ __device__ void finish_segment(const Params<typename F::Value>& p, const Cursor&
 }
 
 template <class F>
-__global__ void __launch_bounds__(F::kWarps * 32, 1)
+__global__ void __launch_bounds__(F::kWarps * 32, F::kShare)
     attention_decode_kernel__sm90(const Params<typename F::Value> p) {
   extern __shared__ __align__(1024) unsigned char shared[];
   __shared__ int last;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   auto* merge = reinterpret_cast<float*>(shared + F::kWarps * F::kStages * F::kStageBytes);
-  Fetch<F> fetch{.stages = shared + warp * F::kStages * F::kStageBytes,
-                 .full = reinterpret_cast<uint64_t*>(merge + F::kMergeBytes / 4) +
-                         warp * F::kStages,
-                 .next = {},
-                 .left = 0,
-                 .page = 0,
-                 .bytes = p.c.head_bytes};
+  Fetch<F> fetch{
+      .stages = shared + warp * F::kStages * F::kStageBytes,
+      .full = reinterpret_cast<uint64_t*>(merge + F::kMergeBytes / 4) + warp * F::kStages,
+      .next = {},
+      .left = 0,
+      .page = 0,
+      .bytes = p.c.head_bytes};
   if (lane < F::kStages) ptx::mbarrier_init(&fetch.full[lane], 1);
   ptx::fence_barrier_init();
   __syncwarp();  // the ring's barriers exist
 
-  ptx::grid_dependency_wait();
   Cut cut{units_of(p.a, p.c.kv_heads, lane), 0};
-  cut.blocks = static_cast<int>(
-      min(int64_t{gridDim.x}, (cut.units + F::kWarps - 1) / F::kWarps));
-  if (static_cast<int>(blockIdx.x) >= cut.blocks) return;
+  cut.blocks =
+      static_cast<int>(min(int64_t{gridDim.x}, (cut.units + p.units_least - 1) / p.units_least));
+  if (static_cast<int>(blockIdx.x) >= cut.blocks) return ptx::grid_dependency_wait();
   const int block = static_cast<int>(blockIdx.x);
   const int64_t begin = cut.begin(block), end = cut.begin(block + 1);
   Cursor at = find_unit(p.a, p.c.kv_heads, begin, lane);
@@ -587,15 +614,20 @@ __global__ void __launch_bounds__(F::kWarps * 32, 1)
   fetch.left = static_cast<int>((end - begin - warp + F::kWarps - 1) / F::kWarps);
   if (fetch.left > 0) advance(fetch.next, warp, p.a, p.c.kv_heads);
   fetch.look_up(p);
-  for (int s = 0; s < F::kStages; ++s) fetch.ask(p, s, lane);
+  int asked = 0;
+  while (asked < F::kStages && fetch.is_old()) fetch.ask(p, asked++, lane);
+  ptx::grid_dependency_wait();  // q, and K and V of the new tokens
+  while (asked < F::kStages) fetch.ask(p, asked++, lane);
   ptx::grid_dependency_launch();
 
   int64_t mine = begin + warp;
   int stage = 0;
   uint32_t parity = 0;
   for (int64_t unit = begin; unit < end;) {
-    Segment s{.head_begin = unit - at.page, .head_end = unit - at.page + at.span.pages,
-              .begin = unit, .end = 0};
+    Segment s{.head_begin = unit - at.page,
+              .head_end = unit - at.page + at.span.pages,
+              .begin = unit,
+              .end = 0};
     s.end = min(s.head_end, end);
     State<F> st;
     load_query(st, p, at, lane);
@@ -633,24 +665,33 @@ void launch_kernel(const AttentionCall& call) {
                     .stride = call.qkv.stride,
                     .a = call.args,
                     .c = call.cache,
-                    .state = attention_state(call.queue)};
+                    .state = attention_state(call.queue),
+                    .units_least = attention_units_least};
   launch("launching attention_decode", attention_decode_kernel__sm90<F>,
-         {.grid = static_cast<unsigned>(multiprocessors()),
+         {.grid = static_cast<unsigned>(multiprocessors() * (attention_variant == 2 ? 2 : 1)),
           .block = F::kWarps * 32,
           .shared_bytes = F::kSharedBytes},
          call.queue.stream.get(), p);
 }
 
+template <class T, CellKind kKind, int kDim>
+void launch_rows(const AttentionCall& call) {
+  if constexpr (kDim == 128 && (kKind == CellKind::kE4M3 || kKind == CellKind::kRunDtype))
+    if (rows_of(call).most <= 8 && attention_variant > 0)
+      return launch_kernel<Format<T, kKind, kDim, 1, 2>>(call);
+  rows_of(call).most <= 8 ? launch_kernel<Format<T, kKind, kDim, 1, 1>>(call)
+                          : launch_kernel<Format<T, kKind, kDim, 2, 1>>(call);
+}
 template <class T, CellKind kKind>
 void launch_format(const AttentionCall& call) {
-  const bool few = rows_of(call).most <= 8;
-  if (call.cache.head_dim == 128) {
-    few ? launch_kernel<Format<T, kKind, 128, 1>>(call)
-        : launch_kernel<Format<T, kKind, 128, 2>>(call);
-  } else {
-    few ? launch_kernel<Format<T, kKind, 64, 1>>(call)
-        : launch_kernel<Format<T, kKind, 64, 2>>(call);
+  const int dim = call.cache.head_dim;
+  if (dim == 64) return launch_rows<T, kKind, 64>(call);
+  if (dim == 128) return launch_rows<T, kKind, 128>(call);
+  if constexpr (sm90_has_all_dims(kKind)) {
+    if (dim == 96) return launch_rows<T, kKind, 96>(call);
+    if (dim == 256) return launch_rows<T, kKind, 256>(call);
   }
+  check(false, "a head size of attention_sm90");
 }
 
 }  // namespace
@@ -658,10 +699,14 @@ void launch_format(const AttentionCall& call) {
 void attention_decode__sm90(const AttentionCall& call) {
   if (*call.qkv.elem == kF16) return launch_format<__half, CellKind::kRunDtype>(call);
   switch (call.cache.kind) {
-    case CellKind::kRunDtype: return launch_format<__nv_bfloat16, CellKind::kRunDtype>(call);
-    case CellKind::kE4M3: return launch_format<__nv_bfloat16, CellKind::kE4M3>(call);
-    case CellKind::kE5M2: return launch_format<__nv_bfloat16, CellKind::kE5M2>(call);
-    case CellKind::kInt8: return launch_format<__nv_bfloat16, CellKind::kInt8>(call);
+    case CellKind::kRunDtype:
+      return launch_format<__nv_bfloat16, CellKind::kRunDtype>(call);
+    case CellKind::kE4M3:
+      return launch_format<__nv_bfloat16, CellKind::kE4M3>(call);
+    case CellKind::kE5M2:
+      return launch_format<__nv_bfloat16, CellKind::kE5M2>(call);
+    case CellKind::kInt8:
+      return launch_format<__nv_bfloat16, CellKind::kInt8>(call);
   }
 }
 

@@ -1,15 +1,16 @@
 // Attention of many queries over the paged cache, on Hopper's warp-group products. A persistent
-// block takes tiles of 128 rows (query tokens x query heads of one KV head) from a common counter:
+// block takes tiles of 128 or 192 rows (query tokens x query heads of one KV head) from a common
+// counter:
 //
 //   producer warp group   Q by a tensor map; K and V, 128 keys at a time, by a bulk copy per page
-//                         (pages are stored as wgmma reads them), into rings of kStages tiles; 8-bit
-//                         codes become bf16 on the way
-//   2 consumer groups     64 rows each: S = Q K^T, softmax in registers, O += P V
+//                         (pages are stored as wgmma reads them), into rings of kStages tiles;
+//                         8-bit codes become bf16 on the way
+//   2 or 3 consumer groups   64 rows each: S = Q K^T, softmax in registers, O += P V
 //
-// A consumer issues the scores of the next keys before the values of these ones, so that its softmax
-// runs beside a product; the groups take turns issuing, so that one's softmax runs beside the
-// other's products. Keys go from the last to the first: the tiles that need a mask are the ends.
-// docs/kernels/cuda-attention.md.
+// A consumer issues the scores of the next keys before the values of these ones, so that its
+// softmax runs beside a product; the groups take turns issuing, so that one's softmax runs beside
+// the other's products. Keys go from the last to the first: the tiles that need a mask are the
+// ends. docs/kernels/cuda-attention.md.
 #include <algorithm>
 
 #include "kernels/cuda/attention_sm90.h"
@@ -23,14 +24,13 @@
 namespace mantissa::cuda {
 namespace {
 
-constexpr int kGroups = 2;  // of consumers
-constexpr int kRows = 64 * kGroups;
-constexpr int kThreads = 128 * (kGroups + 1);
 constexpr int kStages = 2;
 constexpr int kProducerBarrier = 1, kTurnBarrier = 2;  // kTurnBarrier + g: the turn of group g
 constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLowest = -1e37f;                 // below every score
-constexpr int64_t kSharedByHeads = 24ll << 20;    // K and V that tiles in flight may spread over: L2
+constexpr float kLowest = -1e37f;               // below every score
+}
+int attention_l2_mb = 24;
+namespace {
 
 template <class T, CellKind kKindOf, int kDimOf>
 struct Format {
@@ -38,6 +38,9 @@ struct Format {
   static constexpr CellKind kKind = kKindOf;
   static constexpr bool kCodes = kKind != CellKind::kRunDtype;
   static constexpr int kDim = kDimOf;
+  static constexpr int kGroups = kDim <= 64 && !kCodes ? 3 : 2;  // of consumers
+  static constexpr int kRows = 64 * kGroups;
+  static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kKeys = kDim <= 128 ? 128 : 64;  // of a tile
   static constexpr int kRowBytes = kDim * 2;            // in shared memory
   static constexpr int kChunk = chunk_bytes_of(kRowBytes);
@@ -47,12 +50,15 @@ struct Format {
   static constexpr int kOutCols = kDim <= 128 ? kDim : 128;  // that leave at once
   static constexpr int kOutBytes = kRows * kOutCols * 2;
   static constexpr int kScaleBytes = kCodes ? 2 * kStages * kKeys * 4 : 0;
-  static constexpr int kProducerRegisters = kCodes ? 96 : 40;
-  static constexpr int kConsumerRegisters = kCodes ? 208 : 232;
+  // Of a thread; all warp groups together have what the launch gave them.
+  static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8;
+  static constexpr int kProducerRegisters = kCodes ? 88 : kGroups == 2 ? 40 : 32;
+  static constexpr int kConsumerRegisters =
+      (kLaunchRegisters * (kGroups + 1) - kProducerRegisters) / kGroups / 8 * 8;
 };
 
 template <class F>
-constexpr int kPageBytes = kSm90PageTokens * F::kRowBytes;  // K or V of a page, in shared memory
+constexpr int kPageBytes = kSm90PageTokens* F::kRowBytes;  // K or V of a page, in shared memory
 
 template <class T>
 struct Params {
@@ -60,9 +66,10 @@ struct Params {
   int64_t out_stride;
   AttentionArgs a;
   Cache c;
-  int* tiles;        // AttentionState::prefill_tiles
-  int token_box;     // tokens of a tile: kRows / group
-  bool short_too;    // rows that decode would take are here as well
+  int* tiles;      // AttentionState::prefill_tiles
+  int token_box;   // tokens of a tile: F::rows / group
+  int l2_mb;
+  bool short_too;  // rows that decode would take are here as well
 };
 
 // A tile: rows (token, head) of `tokens` tokens from `token` on, and the key tiles lo..hi they see.
@@ -126,8 +133,8 @@ __device__ Work tile_of(const Params<typename F::Value>& p, int s, int tiles, in
   const int context = __ldg(p.a.context_len + s), first = __ldg(p.a.query_start + s);
   const int tokens = __ldg(p.a.query_start + s + 1) - first;
   const int64_t head_bytes = int64_t{context} * p.c.row_bytes * 2;
-  const int most = static_cast<int>(
-      min(int64_t{p.c.kv_heads}, max(int64_t{1}, kSharedByHeads / head_bytes)));
+  const int most =
+      static_cast<int>(min(int64_t{p.c.kv_heads}, max(int64_t{1}, (int64_t{p.l2_mb} << 20) / head_bytes)));
   const int section = index / (tiles * most), in = index % (tiles * most);
   const int heads = min(most, p.c.kv_heads - section * most);
   const int tile = tiles - 1 - in / heads;
@@ -181,8 +188,7 @@ template <class F>
 __device__ void load_keys(const Shared<F>& sh, const At& at, const unsigned char* page, int lane) {
   ptx::mbarrier_wait(&sh.keys_empty[at.stage], at.parity ^ 1);
   const uint32_t pages = __ballot_sync(0xffffffffu, page != nullptr);
-  if (lane == 0)
-    ptx::mbarrier_expect_bytes(&sh.keys_full[at.stage], __popc(pages) * kPageBytes<F>);
+  if (lane == 0) ptx::mbarrier_expect_bytes(&sh.keys_full[at.stage], __popc(pages) * kPageBytes<F>);
   __syncwarp();  // the bytes are expected
   if (page != nullptr) {
     ptx::bulk_load(sh.keys + at.stage * F::kTileBytes + lane * kPageBytes<F>, page, kPageBytes<F>,
@@ -211,8 +217,7 @@ __device__ void load_values(const Shared<F>& sh, const At& at, const unsigned ch
     ptx::fence_async_shared();
     __syncwarp();  // every lane's stores are visible to the tensor cores
   }
-  if (lane == 0)
-    ptx::mbarrier_expect_bytes(&sh.values_full[at.stage], whole * kPageBytes<F>);
+  if (lane == 0) ptx::mbarrier_expect_bytes(&sh.values_full[at.stage], whole * kPageBytes<F>);
   __syncwarp();  // the bytes are expected
   if (lane < whole) {
     ptx::bulk_load(to + lane * kPageBytes<F>, page + kPageBytes<F>, kPageBytes<F>,
@@ -226,7 +231,7 @@ __device__ void load_query(const Shared<F>& sh, const Params<typename F::Value>&
   const int group = p.a.heads / p.c.kv_heads;
   ptx::mbarrier_expect_bytes(sh.query_full, p.token_box * group * F::kRowBytes);
   for (int i = 0; i < F::kRowBytes / F::kChunk; ++i) {
-    ptx::tensor_load_3d(sh.query + i * kRows * F::kChunk, &map,
+    ptx::tensor_load_3d(sh.query + i * F::kRows * F::kChunk, &map,
                         {i * F::kChunk / 2, w.kv_head * group, w.token}, sh.query_full);
   }
 }
@@ -279,16 +284,16 @@ __device__ void produce(const Shared<F>& sh, const Params<typename F::Value>& p,
   }
 }
 
-// ---- the producer of codes: four warps; a thread has one row's kPieces pieces of 16 codes
+// ---- the producer of codes: four warps; a thread has 16 codes of one row in each pass
 
 template <class F>
 struct CodePieces {
   static constexpr int kPerRow = F::kDim / 16;
-  static constexpr int kCount = F::kKeys * kPerRow / 128;
+  static constexpr int kPassRows = 128 / kPerRow / 8 * 8;
+  static constexpr int kCount = F::kKeys / kPassRows;
   uint4 codes[kCount];
-  // Piece i of this thread: row and piece within it.
-  __device__ static int row(int i) { return (i * 128 + static_cast<int>(threadIdx.x) % 128) / kPerRow; }
-  __device__ static int piece(int i) { return static_cast<int>(threadIdx.x) % kPerRow; }
+  static __device__ int row() { return static_cast<int>(threadIdx.x) % 128 / kPerRow; }
+  static __device__ int piece() { return static_cast<int>(threadIdx.x) % 128 % kPerRow; }
 };
 
 template <class F>
@@ -297,26 +302,28 @@ __device__ void read_codes(CodePieces<F>& c, const Params<typename F::Value>& p,
   using Pieces = CodePieces<F>;
 #pragma unroll
   for (int i = 0; i < Pieces::kCount; ++i) {
-    const int row = Pieces::row(i);
+    const int row = i * Pieces::kPassRows + Pieces::row();
     c.codes[i] = make_uint4(0, 0, 0, 0);
-    if (tile * F::kKeys + row >= w.context) continue;
+    if (Pieces::row() >= Pieces::kPassRows || tile * F::kKeys + row >= w.context) continue;
     const unsigned char* half =
         page_of<F>(p, w, tile, row / kSm90PageTokens) + (values ? p.c.half_bytes : 0);
-    c.codes[i] = ptx::load_streamed(half + swizzled(row % kSm90PageTokens, Pieces::piece(i) * 16,
+    c.codes[i] = ptx::load_streamed(half + swizzled(row % kSm90PageTokens, Pieces::piece() * 16,
                                                     F::kDim, chunk_bytes_of(F::kDim)));
   }
 }
 template <class F>
 __device__ void write_tile(const CodePieces<F>& c, unsigned char* to) {
   using Pieces = CodePieces<F>;
+  if (Pieces::row() >= Pieces::kPassRows) return;
 #pragma unroll
-  for (int i = 0; i < Pieces::kCount; ++i) {
-    const uint4& v = c.codes[i];
+  for (int half = 0; half < 2; ++half) {
+    unsigned char* at =
+        to + swizzled(Pieces::row(), Pieces::piece() * 32 + half * 16, F::kRowBytes, F::kChunk);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int i = 0; i < Pieces::kCount; ++i) {
+      const uint4& v = c.codes[i];
       const uint32_t a = half == 0 ? v.x : v.z, b = half == 0 ? v.y : v.w;
-      *reinterpret_cast<uint4*>(to + swizzled(Pieces::row(i), Pieces::piece(i) * 32 + half * 16,
-                                              F::kRowBytes, F::kChunk)) =
+      *reinterpret_cast<uint4*>(at + i * Pieces::kPassRows * F::kRowBytes) =
           make_uint4(decode_lower<F::kKind>(a), decode_upper<F::kKind>(a),
                      decode_lower<F::kKind>(b), decode_upper<F::kKind>(b));
     }
@@ -376,8 +383,8 @@ __device__ void produce_codes(const Shared<F>& sh, const Params<typename F::Valu
     for (int tile = w.hi; tile >= w.lo; --tile) {
       float scale = read_scale<F>(p, w, tile, false);
       ptx::mbarrier_wait(&sh.keys_empty[at.stage], at.parity ^ 1);
-      put_tile(codes, scale, sh.keys + at.stage * F::kTileBytes,
-               sh.k_scales + at.stage * F::kKeys, &sh.keys_full[at.stage]);
+      put_tile(codes, scale, sh.keys + at.stage * F::kTileBytes, sh.k_scales + at.stage * F::kKeys,
+               &sh.keys_full[at.stage]);
       read_codes(codes, p, w, tile, true);
       scale = read_scale<F>(p, w, tile, true);
       ptx::mbarrier_wait(&sh.values_empty[at.stage], at.parity ^ 1);
@@ -416,12 +423,11 @@ template <class F>
 __device__ void issue_scores(State<F>& st, const Shared<F>& sh, const At& at, int group) {
   constexpr int kPerChunk = F::kChunk / 32;
   const uint64_t q = matrix_descriptor<F>(sh.query + group * 64 * F::kChunk, 16, 8 * F::kChunk);
-  const uint64_t k =
-      matrix_descriptor<F>(sh.keys + at.stage * F::kTileBytes, 16, 8 * F::kRowBytes);
+  const uint64_t k = matrix_descriptor<F>(sh.keys + at.stage * F::kTileBytes, 16, 8 * F::kRowBytes);
 #pragma unroll
   for (int i = 0; i < F::kDim / 16; ++i) {
     const int in = i % kPerChunk * 2, chunk = i / kPerChunk;  // units of 16 bytes
-    ptx::wgmma_ss(st.scores, q + in + chunk * (kRows * F::kChunk >> 4),
+    ptx::wgmma_ss(st.scores, q + in + chunk * (F::kRows * F::kChunk >> 4),
                   k + in + chunk * (8 * F::kChunk >> 4), i > 0, typename F::Value{});
   }
   ptx::wgmma_commit();
@@ -553,9 +559,10 @@ __device__ void store(State<F>& st, const Shared<F>& sh, const Params<typename F
                       const Work& w, int group, int lane) {
   using T = typename F::Value;
   constexpr int kPieces = F::kOutCols / 8;  // of 16 bytes in a row
+  constexpr int kOutRow = F::kOutCols * 2, kOutChunk = chunk_bytes_of(kOutRow);
   const int heads = p.a.heads / p.c.kv_heads;
   const int warp_row = group * 64 + static_cast<int>(threadIdx.x) / 32 % 4 * 16;
-  unsigned char* mine = sh.out + warp_row * F::kOutCols * 2;
+  unsigned char* mine = sh.out + warp_row * kOutRow;
   float inverse[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -571,7 +578,7 @@ __device__ void store(State<F>& st, const Shared<F>& sh, const Params<typename F
     for (int j = 0; j < F::kOutCols / 16; ++j) {
       const float* o = st.out + first / 2 + 8 * j;
       const int piece = 2 * j + matrix / 2;
-      ptx::store_matrix_x4(mine + row * F::kOutCols * 2 + ((piece ^ (row % 8)) * 16),
+      ptx::store_matrix_x4(mine + swizzled(row, piece * 16, kOutRow, kOutChunk),
                            pack<T>(o[0] * inverse[0], o[1] * inverse[0]),
                            pack<T>(o[2] * inverse[1], o[3] * inverse[1]),
                            pack<T>(o[4] * inverse[0], o[5] * inverse[0]),
@@ -581,8 +588,8 @@ __device__ void store(State<F>& st, const Shared<F>& sh, const Params<typename F
     for (int i = lane; i < 16 * kPieces; i += 32) {
       const int r = i / kPieces, piece = i % kPieces, at = warp_row + r;
       if (at >= w.tokens * heads) break;
-      const uint4 v = *reinterpret_cast<const uint4*>(mine + r * F::kOutCols * 2 +
-                                                      ((piece ^ (r % 8)) * 16));
+      const uint4 v =
+          *reinterpret_cast<const uint4*>(mine + swizzled(r, piece * 16, kOutRow, kOutChunk));
       T* to = p.out + (w.token + at / heads) * p.out_stride +
               (w.kv_head * heads + at % heads) * F::kDim + first + piece * 8;
       *reinterpret_cast<uint4*>(to) = v;
@@ -593,8 +600,8 @@ __device__ void store(State<F>& st, const Shared<F>& sh, const Params<typename F
 
 // One tile; the group's turns are counted by kTurnBarrier.
 template <class F>
-__device__ void consume_tile(const Shared<F>& sh, const Params<typename F::Value>& p,
-                             const Work& w, At& at, int group) {
+__device__ void consume_tile(const Shared<F>& sh, const Params<typename F::Value>& p, const Work& w,
+                             At& at, int group) {
   const int lane = static_cast<int>(threadIdx.x) % 32, heads = p.a.heads / p.c.kv_heads;
   const float factor = kLog2E * (p.a.soft_cap > 0 ? 1.0f : p.a.scale);
   State<F> st;
@@ -613,7 +620,7 @@ __device__ void consume_tile(const Shared<F>& sh, const Params<typename F::Value
   ptx::named_barrier(kTurnBarrier + group, 256);  // this group's turn to issue
   ptx::wgmma_fence();
   issue_scores(st, sh, at, group);
-  ptx::named_barrier_arrive(kTurnBarrier + (group + 1) % kGroups, 256);
+  ptx::named_barrier_arrive(kTurnBarrier + (group + 1) % F::kGroups, 256);
   ptx::wgmma_wait<0>();
   ptx::fence_registers(st.scores);
   finish_scores(st, p, w, w.hi, sh.k_scales + at.stage * F::kKeys, lane);
@@ -632,7 +639,7 @@ __device__ void consume_tile(const Shared<F>& sh, const Params<typename F::Value
     issue_scores(st, sh, at, group);
     if constexpr (!F::kCodes) ptx::mbarrier_wait(&sh.values_full[values.stage], values.parity);
     issue_values(st, sh, values);
-    ptx::named_barrier_arrive(kTurnBarrier + (group + 1) % kGroups, 256);
+    ptx::named_barrier_arrive(kTurnBarrier + (group + 1) % F::kGroups, 256);
     ptx::wgmma_wait<1>();
     ptx::fence_registers(st.scores);
     finish_scores(st, p, w, tile, sh.k_scales + at.stage * F::kKeys, lane);
@@ -662,7 +669,7 @@ template <class F>
 __device__ void consume(const Shared<F>& sh, const Params<typename F::Value>& p, int group) {
   At at;
   uint32_t query_parity = 0;
-  if (group == 1) ptx::named_barrier_arrive(kTurnBarrier, 256);  // group 0 goes first
+  if (group == F::kGroups - 1) ptx::named_barrier_arrive(kTurnBarrier, 256);  // group 0 goes first
   for (;;) {
     ptx::mbarrier_wait(sh.query_full, query_parity);
     query_parity ^= 1;
@@ -674,7 +681,7 @@ __device__ void consume(const Shared<F>& sh, const Params<typename F::Value>& p,
 }
 
 template <class F>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(F::kThreads, 1)
     attention_prefill_kernel__sm90(const __grid_constant__ CUtensorMap query,
                                    const Params<typename F::Value> p) {
   extern __shared__ __align__(1024) unsigned char memory[];  // the swizzle counts from 1024
@@ -683,12 +690,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int writers = F::kCodes ? 4 : 1;
     ptx::tensor_prefetch(&query);
     ptx::mbarrier_init(sh.query_full, 1);
-    ptx::mbarrier_init(sh.query_empty, kGroups);
+    ptx::mbarrier_init(sh.query_empty, F::kGroups);
     for (int s = 0; s < kStages; ++s) {
       ptx::mbarrier_init(&sh.keys_full[s], writers);
-      ptx::mbarrier_init(&sh.keys_empty[s], kGroups);
+      ptx::mbarrier_init(&sh.keys_empty[s], F::kGroups);
       ptx::mbarrier_init(&sh.values_full[s], writers);
-      ptx::mbarrier_init(&sh.values_empty[s], kGroups);
+      ptx::mbarrier_init(&sh.values_empty[s], F::kGroups);
     }
     ptx::fence_barrier_init();
   }
@@ -696,7 +703,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   ptx::grid_dependency_wait();
   ptx::grid_dependency_launch();
   const int group = static_cast<int>(threadIdx.x) / 128, lane = static_cast<int>(threadIdx.x) % 32;
-  if (group == kGroups) {
+  if (group == F::kGroups) {
     ptx::registers_lower<F::kProducerRegisters>();
     if constexpr (F::kCodes) {
       produce_codes(sh, p, query, lane);
@@ -721,30 +728,37 @@ void launch_kernel(const AttentionCall& call) {
     return true;
   }();
   (void)configured;
-  const int box = kRows / call.group();
-  const CUtensorMap query = tensor_map_heads(
-      call.qkv.data, call.batch.tokens, call.args.heads, F::kDim, call.qkv.stride,
-      {.rows = box, .heads = call.group(), .chunk_bytes = F::kChunk});
+  const int box = F::kRows / call.group();
+  const CUtensorMap query =
+      tensor_map_heads(call.qkv.data, call.batch.tokens, call.args.heads, F::kDim, call.qkv.stride,
+                       {.rows = box, .heads = call.group(), .chunk_bytes = F::kChunk});
   const Params<T> p{.out = reinterpret_cast<T*>(call.out.data),
                     .out_stride = call.out.stride,
                     .a = call.args,
                     .c = call.cache,
                     .tiles = attention_state(call.queue).prefill_tiles,
                     .token_box = box,
+                    .l2_mb = attention_l2_mb,
                     .short_too = call.group() > kDecodeRows};
   const int64_t tiles =
       (call.batch.tokens / box + int64_t{call.batch.sequences}) * call.cache.kv_heads;
   launch("launching attention_prefill", attention_prefill_kernel__sm90<F>,
          {.grid = static_cast<unsigned>(std::min<int64_t>(multiprocessors(), tiles)),
-          .block = kThreads,
+          .block = F::kThreads,
           .shared_bytes = kBytes},
          call.queue.stream.get(), query, p);
 }
 
 template <class T, CellKind kKind>
 void launch_format(const AttentionCall& call) {
-  call.cache.head_dim == 128 ? launch_kernel<Format<T, kKind, 128>>(call)
-                             : launch_kernel<Format<T, kKind, 64>>(call);
+  const int dim = call.cache.head_dim;
+  if (dim == 64) return launch_kernel<Format<T, kKind, 64>>(call);
+  if (dim == 128) return launch_kernel<Format<T, kKind, 128>>(call);
+  if constexpr (sm90_has_all_dims(kKind)) {
+    if (dim == 96) return launch_kernel<Format<T, kKind, 96>>(call);
+    if (dim == 256) return launch_kernel<Format<T, kKind, 256>>(call);
+  }
+  check(false, "a head size of attention_sm90");
 }
 
 }  // namespace
@@ -752,10 +766,14 @@ void launch_format(const AttentionCall& call) {
 void attention_prefill__sm90(const AttentionCall& call) {
   if (*call.qkv.elem == kF16) return launch_format<__half, CellKind::kRunDtype>(call);
   switch (call.cache.kind) {
-    case CellKind::kRunDtype: return launch_format<__nv_bfloat16, CellKind::kRunDtype>(call);
-    case CellKind::kE4M3: return launch_format<__nv_bfloat16, CellKind::kE4M3>(call);
-    case CellKind::kE5M2: return launch_format<__nv_bfloat16, CellKind::kE5M2>(call);
-    case CellKind::kInt8: return launch_format<__nv_bfloat16, CellKind::kInt8>(call);
+    case CellKind::kRunDtype:
+      return launch_format<__nv_bfloat16, CellKind::kRunDtype>(call);
+    case CellKind::kE4M3:
+      return launch_format<__nv_bfloat16, CellKind::kE4M3>(call);
+    case CellKind::kE5M2:
+      return launch_format<__nv_bfloat16, CellKind::kE5M2>(call);
+    case CellKind::kInt8:
+      return launch_format<__nv_bfloat16, CellKind::kInt8>(call);
   }
 }
 

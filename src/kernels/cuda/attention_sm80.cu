@@ -129,7 +129,8 @@ __device__ void load_keys(State<F>& st, const Cache& c, const Keys& keys, int kv
     const unsigned char* half = keys.page + kv_head * c.head_bytes;
 #pragma unroll
     for (int b = 0; b < F::kKeyLoads; ++b)
-      st.k[r][b] = __ldg(reinterpret_cast<const uint4*>(half + F::place(row, lane % 4 * 16 + b * 64)));
+      st.k[r][b] =
+          __ldg(reinterpret_cast<const uint4*>(half + F::place(row, lane % 4 * 16 + b * 64)));
   }
 }
 template <class F>
@@ -405,8 +406,7 @@ void launch_kernel(const AttentionCall& call) {
   T* out = reinterpret_cast<T*>(call.out.data);
   const auto* qkv = reinterpret_cast<const T*>(call.qkv.data);
   Places places{.parts = 1, .rows_max = kRows, .sums = nullptr, .tops = nullptr};
-  LaunchShape shape{.grid = dim3(static_cast<unsigned>(sequences), kv_heads),
-                    .block = kWarps * 32};
+  LaunchShape shape{.grid = dim3(static_cast<unsigned>(sequences), kv_heads), .block = kWarps * 32};
   if constexpr (F::kSplit) {
     const int blocks = context_blocks(call);
     shape.grid.z = static_cast<unsigned>(blocks);
@@ -416,11 +416,10 @@ void launch_kernel(const AttentionCall& call) {
     places.sums = reinterpret_cast<float*>(call.queue.scratch(rows * (F::kDim + 2) * 4));
     places.tops = places.sums + rows * F::kDim;
   } else {
-    shape.grid.x =
-        static_cast<unsigned>(call.batch.tokens * group / (kRows * kWarps) + sequences);
+    shape.grid.x = static_cast<unsigned>(call.batch.tokens * group / (kRows * kWarps) + sequences);
   }
-  launch("launching attention_sm80", attention_kernel__sm80<F>, shape, stream, out,
-         call.out.stride, qkv, call.qkv.stride, call.args, c, places);
+  launch("launching attention_sm80", attention_kernel__sm80<F>, shape, stream, out, call.out.stride,
+         qkv, call.qkv.stride, call.args, c, places);
   if constexpr (F::kSplit) {
     launch("launching merge_parts", merge_parts<T>,
            {.grid = dim3(static_cast<unsigned>(sequences), static_cast<unsigned>(call.args.heads)),

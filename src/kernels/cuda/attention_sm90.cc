@@ -7,19 +7,32 @@ namespace {
 
 constexpr int64_t kAlign = 256;
 int64_t counter_bytes() {
-  return (int64_t{2 + multiprocessors()} * 4 + kAlign - 1) / kAlign * kAlign;
+  return (int64_t{2 + 2 * multiprocessors()} * 4 + kAlign - 1) / kAlign * kAlign;
 }
 int64_t slot_rows() {
-  return int64_t{2} * multiprocessors() * kDecodeRows;
+  return int64_t{4} * multiprocessors() * kDecodeRows;
 }
 
 }  // namespace
+
+std::vector<KernelInfo> attention_kernels(const CudaQueue& queue) {
+  const std::string hopper = queue.capability / 10 != 9 ? "needs a GPU of sm_90"
+                             : queue.portable_only      ? "not with --isa portable"
+                                                        : "runs";
+  const std::string op = "attention", dims = "head sizes 64, 96, 128, 256, pages of 16";
+  return {
+      {"attention_decode__sm90", op, text("sm_90a; up to 16 rows a KV head; ", dims), hopper},
+      {"attention_prefill__sm90", op, text("sm_90a; ", dims), hopper},
+      {"attention__sm80", op, "sm_80; head sizes 64, 128; cache of the run dtype or e4m3", "runs"},
+      {"attention_any__sm80", op, "sm_80; head sizes up to 256", "runs"}};
+}
 
 DeviceMemory make_attention_state() {
   DeviceMemory memory = allocate_device(counter_bytes() + slot_rows() * (2 + kStateDimMax) * 4,
                                         "partial results of attention");
   cuda_check(cudaMemset(memory.get(), 0, static_cast<size_t>(counter_bytes())),
              "clearing attention's counters");
+  cuda_check(cudaStreamSynchronize(nullptr), "clearing attention's counters");
   return memory;
 }
 

@@ -1,5 +1,5 @@
-// The attention kernels of Hopper. Both read pages of 16 tokens; sequences are dealt between them by
-// their rows (query tokens x query heads of a KV head).
+// The attention kernels of Hopper. Both read pages of 16 tokens; sequences are dealt between them
+// by their rows (query tokens x query heads of a KV head).
 #pragma once
 
 #include "kernels/cuda/queue.h"
@@ -13,6 +13,9 @@ constexpr int kDecodeRows = 16;  // a sequence of at most so many rows is decode
 
 void attention_decode__sm90(const AttentionCall& call);
 void attention_prefill__sm90(const AttentionCall& call);
+
+// The kernels of `attention`, also those of other files: rows of `mantissa kernels`.
+std::vector<KernelInfo> attention_kernels(const CudaQueue& queue);
 
 // What the launches leave to each other lies in CudaQueue::attention_state.
 constexpr int kStateDimMax = 256;

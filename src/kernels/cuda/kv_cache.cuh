@@ -5,8 +5,9 @@
 // K and V are stored as the tensor cores of Hopper read them from shared memory: eight tokens by
 // eight, their rows cut into chunks of W bytes, [P / 8][R / W][8][W] where a row has R bytes, with
 // the 16-byte pieces of a chunk permuted as the W-byte swizzle does. The image in shared memory is
-// the one in the page, whether a tensor map or an ordinary copy moved it, and eight rows' pieces lie
-// in different banks. Pages of no multiple of 8 tokens, rows of no multiple of 16 bytes: plain rows.
+// the one in the page, whether a tensor map or an ordinary copy moved it, and eight rows' pieces
+// lie in different banks. Pages of no multiple of 8 tokens, rows of no multiple of 16 bytes: plain
+// rows.
 //
 // A scale is NaN where a value of its cell was NaN and the format has NaNs: kernels may then decode
 // codes without a look at the format's NaN.
@@ -18,6 +19,11 @@
 namespace mantissa::cuda {
 
 enum class CellKind : uint8_t { kRunDtype, kE4M3, kE5M2, kInt8 };
+
+// The kernels of sm_90 have head sizes 64 and 128; these caches' 96 and 256 too.
+constexpr bool sm90_has_all_dims(CellKind kind) {
+  return kind == CellKind::kRunDtype || kind == CellKind::kE4M3;
+}
 
 // W for rows of this many bytes: the widest of the swizzles that divides them.
 constexpr int chunk_bytes_of(int row_bytes) {
@@ -67,8 +73,8 @@ inline Cache cache_of(const KvLayer& kv) {
 
 // Where byte `byte` of row `row` stands within K or V of a head.
 __host__ __device__ constexpr int swizzled(int row, int byte, int row_bytes, int chunk) {
-  const int at = (row / 8 * row_bytes + byte / chunk * chunk + row % 8 * (chunk / 8)) * 8 +
-                 byte % chunk;
+  const int at =
+      (row / 8 * row_bytes + byte / chunk * chunk + row % 8 * (chunk / 8)) * 8 + byte % chunk;
   return at ^ ((at >> 7 & (chunk / 16 - 1)) << 4);
 }
 __device__ inline int cell_byte(const Cache& c, int row, int byte) {
@@ -102,8 +108,8 @@ struct AttentionCall {
   int group() const { return args.heads / cache.kv_heads; }
 };
 
-// Bounds of the rows (query tokens x query heads) that a sequence has for one KV head, as far as the
-// host knows them.
+// Bounds of the rows (query tokens x query heads) that a sequence has for one KV head, as far as
+// the host knows them.
 struct RowBounds {
   int64_t least, most;
 };

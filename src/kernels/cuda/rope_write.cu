@@ -11,15 +11,14 @@
 namespace mantissa::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / 32;
-constexpr int kHeadDimMax = 512;
-constexpr int kPairs = kHeadDimMax / 64;  // of a lane: elements 2 (32 k + lane) and the next
+constexpr int kThreads = 256;
+constexpr int kHeadDimMax = 256;
 
 struct RopeArgs {
   const float* inv_freq;
   int half;  // of the rotated part
   float factor;
-  int heads, heads_per_block;
+  int heads, heads_per_block, lanes;
   const int32_t *positions, *slots;
 };
 
@@ -30,102 +29,131 @@ __device__ uint8_t encode_cell(CellKind kind, float x) {
       static_cast<int8_t>(__float2int_rn(fminf(fmaxf(x, -128.0f), 127.0f))));
 }
 
-// A warp's head: a lane holds pairs of elements, rounded to the run dtype.
-struct HeadValues {
-  float pair[kPairs][2];
+template <class V, int kSize>
+struct alignas(kSize * sizeof(V)) Vector {
+  V v[kSize];
 };
 
-// x [D] -> values, rotated where `rotates`, and then written back.
-template <class T>
-__device__ HeadValues rotate(T* x, int dim, int half, bool rotates, const float2* turn, int lane) {
-  HeadValues v;
+// What a lane holds of a head: kRuns times two runs of kRun consecutive elements. Where the head is
+// rotated these are partners, half of the rotated part apart.
+template <int kRun, int kRuns>
+struct Part {
+  float value[kRuns][2][kRun];
+  int at[kRuns][2];  // first element; -1: none
+};
+
+// lanes: of a warp that share a head; lane: among them.
+template <int kRun, int kRuns>
+__device__ void place(Part<kRun, kRuns>& part, int dim, int half, int lanes, int lane) {
 #pragma unroll
-  for (int k = 0; k < kPairs; ++k) {
-    const int d0 = 2 * (32 * k + lane);
-    if (d0 >= dim) break;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int d = d0 + i;
-      const float own = to_f32(x[d]);
-      v.pair[k][i] = own;
-      if (!rotates || d >= 2 * half) continue;
-      const bool first = d < half;
-      const float2 t = turn[first ? d : d - half];  // cosine, sine
-      const float other = to_f32(x[first ? d + half : d - half]);
-      v.pair[k][i] = rounded<T>(first ? own * t.x - other * t.y : own * t.x + other * t.y);
-    }
+  for (int r = 0; r < kRuns; ++r) {
+    const int u = r * lanes + lane, pairs = half / kRun;
+    const int first = u < pairs ? u * kRun : (2 * pairs + 2 * (u - pairs)) * kRun;
+    const bool inside = 2 * u * kRun < dim;
+    part.at[r][0] = inside ? first : -1;
+    part.at[r][1] = inside ? first + (u < pairs ? half : kRun) : -1;
   }
-  __syncwarp();  // every lane has read its partners
-  if (!rotates) return v;
-#pragma unroll
-  for (int k = 0; k < kPairs; ++k) {
-    const int d = 2 * (32 * k + lane);
-    if (d >= dim) break;
-    x[d] = from_f32<T>(v.pair[k][0]);
-    x[d + 1] = from_f32<T>(v.pair[k][1]);
-  }
-  return v;
 }
 
-template <class T>
-struct alignas(2 * sizeof(T)) Two {
-  T a, b;
-};
+template <class T, int kRun, int kRuns>
+__device__ void load_part(Part<kRun, kRuns>& part, const T* x) {
+#pragma unroll
+  for (int r = 0; r < kRuns; ++r) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      Vector<T, kRun> v{};
+      if (part.at[r][i] >= 0) v = *reinterpret_cast<const Vector<T, kRun>*>(x + part.at[r][i]);
+#pragma unroll
+      for (int e = 0; e < kRun; ++e) part.value[r][i][e] = to_f32(v.v[e]);
+    }
+  }
+}
 
-// One cell of the cache: K or V of (slot, head).
-template <class T>
-__device__ void write_cell(const Cache& c, const HeadValues& v, int slot, int head, bool is_v,
-                           int lane) {
-  const int64_t page = slot / c.page_tokens;
-  const int offset = slot % c.page_tokens;
-  unsigned char* half = half_at(c, page, head, is_v);
-  float scale = is_v ? c.v_scale : c.k_scale;
-  if (c.kind != CellKind::kRunDtype && c.scaled) {
-    float amax = 0;
-    bool nan = false;
+// Rotates the pairs and writes them back; values are then as the run dtype holds them.
+template <class T, int kRun, int kRuns>
+__device__ void rotate(Part<kRun, kRuns>& part, T* x, int half, const float2* turn) {
 #pragma unroll
-    for (int k = 0; k < kPairs; ++k) {
-      if (2 * (32 * k + lane) >= c.head_dim) break;
+  for (int r = 0; r < kRuns; ++r) {
+    if (part.at[r][0] < 0 || part.at[r][0] >= half) continue;
+    Vector<T, kRun> out[2];
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        amax = fmaxf(amax, fabsf(v.pair[k][i]));
-        nan = nan || isnan(v.pair[k][i]);
+    for (int e = 0; e < kRun; ++e) {
+      const float2 t = turn[part.at[r][0] + e];  // cosine, sine
+      const float u = part.value[r][0][e], v = part.value[r][1][e];
+      out[0].v[e] = from_f32<T>(u * t.x - v * t.y);
+      out[1].v[e] = from_f32<T>(v * t.x + u * t.y);
+      part.value[r][0][e] = to_f32(out[0].v[e]);
+      part.value[r][1][e] = to_f32(out[1].v[e]);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) *reinterpret_cast<Vector<T, kRun>*>(x + part.at[r][i]) = out[i];
+  }
+}
+
+// The online scale of a cell; NaN where a value is (kv_cache.cuh). Every lane of the head calls.
+template <int kRun, int kRuns>
+__device__ float2 scale_of(const Part<kRun, kRuns>& part, const Cache& c, int lanes) {
+  float amax = 0;
+  bool nan = false;
+#pragma unroll
+  for (int r = 0; r < kRuns; ++r) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int e = 0; e < kRun; ++e) {
+        amax = fmaxf(amax, fabsf(part.value[r][i][e]));
+        nan = nan || isnan(part.value[r][i][e]);
       }
     }
-    scale = fmaxf(fminf(warp_max(amax), FLT_MAX) / c.limit, FLT_MIN);
-    nan = __any_sync(0xffffffffu, nan) && c.kind != CellKind::kInt8;
-    if (lane == 0) *scale_at(c, page, offset, head, is_v) = nan ? NAN : scale;
   }
+  float bad = nan ? 1.0f : 0.0f;
+  for (int step = lanes / 2; step > 0; step /= 2) {
+    amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, step));
+    bad = fmaxf(bad, __shfl_xor_sync(0xffffffffu, bad, step));
+  }
+  const float scale = fmaxf(fminf(amax, FLT_MAX) / c.limit, FLT_MIN);
+  return make_float2(scale, bad > 0 && c.kind != CellKind::kInt8 ? NAN : scale);
+}
+
+// One cell of the cache; `half`: K or V of the (page, head), `scale`: to divide codes by.
+template <class T, int kRun, int kRuns>
+__device__ void write_cell(const Part<kRun, kRuns>& part, const Cache& c, unsigned char* half,
+                           int offset, float scale) {
   const float inverse = 1.0f / scale;
 #pragma unroll
-  for (int k = 0; k < kPairs; ++k) {
-    const int d = 2 * (32 * k + lane);
-    if (d >= c.head_dim) break;
-    if (c.kind == CellKind::kRunDtype) {
-      *reinterpret_cast<Two<T>*>(half + cell_byte(c, offset, d * static_cast<int>(sizeof(T)))) = {
-          from_f32<T>(v.pair[k][0]), from_f32<T>(v.pair[k][1])};
-      continue;
-    }
-    uint8_t code[2];
+  for (int r = 0; r < kRuns; ++r) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const float x = v.pair[k][i];
-      code[i] = encode_cell(c.kind, c.scaled ? x / scale : x * inverse);
+      const int d = part.at[r][i];
+      if (d < 0) continue;
+      if (c.kind == CellKind::kRunDtype) {
+        Vector<T, kRun> out;
+#pragma unroll
+        for (int e = 0; e < kRun; ++e) out.v[e] = from_f32<T>(part.value[r][i][e]);
+        constexpr int kSize = sizeof(T);
+        *reinterpret_cast<Vector<T, kRun>*>(half + cell_byte(c, offset, d * kSize)) = out;
+      } else {
+        Vector<uint8_t, kRun> out;
+#pragma unroll
+        for (int e = 0; e < kRun; ++e) {
+          const float x = part.value[r][i][e];
+          out.v[e] = encode_cell(c.kind, c.scaled ? x / scale : x * inverse);
+        }
+        *reinterpret_cast<Vector<uint8_t, kRun>*>(half + cell_byte(c, offset, d)) = out;
+      }
     }
-    *reinterpret_cast<Two<uint8_t>*>(half + cell_byte(c, offset, d)) = {code[0], code[1]};
   }
 }
 
-// Grid: tokens, parts of the heads (H of q, then KV of k, then KV of v). A warp per head in turn.
-template <class T>
+// Grid: tokens, parts of the heads (H of q, then KV of k, then KV of v).
+template <class T, int kRun, int kRuns>
 __global__ void __launch_bounds__(kThreads)
     rope_write_kernel__any(T* qkv, int64_t stride, RopeArgs a, Cache c) {
   __shared__ float2 turn[kHeadDimMax / 2];
   ptx::grid_dependency_wait();
   ptx::grid_dependency_launch();
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const auto position = static_cast<float>(a.positions[blockIdx.x]);
-  const int slot = a.slots[blockIdx.x];
+  const int slot = a.slots[blockIdx.x], offset = slot % c.page_tokens;
   for (int i = threadIdx.x; i < a.half; i += kThreads) {
     float sine, cosine;
     sincosf(position * a.inv_freq[i], &sine, &cosine);
@@ -133,14 +161,28 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncthreads();  // turn is complete
   T* row = qkv + blockIdx.x * stride;
+  const int heads = a.heads + 2 * c.kv_heads, per_pass = kThreads / a.lanes;
   const int first = static_cast<int>(blockIdx.y) * a.heads_per_block;
-  const int last = min(first + a.heads_per_block, a.heads + 2 * c.kv_heads);
-  for (int head = first + warp; head < last; head += kWarps) {
-    const HeadValues v = rotate(row + int64_t{head} * c.head_dim, c.head_dim, a.half,
-                                head < a.heads + c.kv_heads, turn, lane);
-    if (head < a.heads) continue;
-    const bool is_v = head >= a.heads + c.kv_heads;
-    write_cell<T>(c, v, slot, head - a.heads - (is_v ? c.kv_heads : 0), is_v, lane);
+  const int last = min(first + a.heads_per_block, heads), lane = threadIdx.x % a.lanes;
+  Part<kRun, kRuns> part;
+  place(part, c.head_dim, a.half, a.lanes, lane);
+  for (int base = first; base < last; base += per_pass) {
+    const int head = base + static_cast<int>(threadIdx.x) / a.lanes;
+    const bool inside = head < last, is_v = head >= a.heads + c.kv_heads;
+    T* x = row + int64_t{inside ? head : first} * c.head_dim;
+    load_part(part, x);
+    if (inside && !is_v) rotate(part, x, a.half, turn);
+    float scale = is_v ? c.v_scale : c.k_scale;
+    const int kv_head = head - a.heads - (is_v ? c.kv_heads : 0);
+    const int64_t page = slot / c.page_tokens;
+    if (c.kind != CellKind::kRunDtype && c.scaled) {
+      const float2 online = scale_of(part, c, a.lanes);
+      scale = online.x;
+      if (inside && head >= a.heads && lane == 0)
+        *scale_at(c, page, offset, kv_head, is_v) = online.y;
+    }
+    if (inside && head >= a.heads)
+      write_cell<T>(part, c, half_at(c, page, kv_head, is_v), offset, scale);
   }
 }
 
@@ -149,26 +191,35 @@ __global__ void __launch_bounds__(kThreads)
 void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params, const Batch& batch,
                 const KvLayer& kv, Queue* queue) {
   if (batch.tokens == 0) return;
-  if (kv.shape.head_dim > kHeadDimMax || kv.shape.head_dim % 2 != 0) {
-    throw Error(text("head size ", kv.shape.head_dim, " is odd or beyond ", kHeadDimMax,
-                     " of the CUDA kernels"),
+  const int dim = kv.shape.head_dim, half = rope.rotary_dim / 2;
+  if (dim > kHeadDimMax || dim % 2 != 0) {
+    throw Error(text("head size ", dim, " is odd or beyond ", kHeadDimMax, " of the CUDA kernels"),
                 "use --device cpu");
   }
-  // Few tokens: a block for every eight heads, so that all of them start at once.
-  const int heads = params.heads + 2 * kv.shape.kv_heads;
-  const int parts = batch.tokens >= 2 * multiprocessors() ? 1 : (heads + kWarps - 1) / kWarps;
+  const int64_t bytes = qkv.elem_bytes();
+  const bool by_four =
+      dim % 8 == 0 && half % 4 == 0 && qkv.stride % 4 == 0 &&
+      reinterpret_cast<uintptr_t>(qkv.data) % static_cast<uintptr_t>(4 * bytes) == 0;
+  int lanes = 32;  // the power of two that holds a head, four and four elements a lane
+  while (by_four && lanes / 2 * 8 >= dim) lanes /= 2;
+  // Few tokens: a block for every few heads, so that all of them start at once.
+  const int heads = params.heads + 2 * kv.shape.kv_heads, per_pass = kThreads / lanes;
+  const int parts = batch.tokens >= 2 * multiprocessors() ? 1 : (heads + per_pass - 1) / per_pass;
   const RopeArgs args{.inv_freq = rope.inv_freq,
-                      .half = rope.rotary_dim / 2,
+                      .half = half,
                       .factor = rope.attention_factor,
                       .heads = params.heads,
                       .heads_per_block = (heads + parts - 1) / parts,
+                      .lanes = lanes,
                       .positions = batch.positions,
                       .slots = batch.slots};
   with_run_dtype(*qkv.elem, [&](auto t) {
     using T = decltype(t);
-    launch("launching rope_write", rope_write_kernel__any<T>,
-           {.grid = dim3(static_cast<unsigned>(batch.tokens), static_cast<unsigned>(parts)),
-            .block = kThreads},
+    const LaunchShape shape{
+        .grid = dim3(static_cast<unsigned>(batch.tokens), static_cast<unsigned>(parts)),
+        .block = kThreads};
+    launch("launching rope_write",
+           by_four ? rope_write_kernel__any<T, 4, 1> : rope_write_kernel__any<T, 1, 4>, shape,
            cuda_queue(queue).stream.get(), reinterpret_cast<T*>(qkv.data), qkv.stride, args,
            cache_of(kv));
   });
