@@ -8,7 +8,6 @@
 #include <memory>
 #include <numeric>
 #include <random>
-#include <string>
 #include <vector>
 
 #include "graph_timer.h"
@@ -17,7 +16,6 @@
 #include "kernels/cuda/queue.h"
 
 namespace mantissa::cuda {
-extern int attention_variant, attention_units_least, attention_l2_mb;
 namespace {
 
 constexpr int kHeads = 32, kKvHeads = 8, kPage = 16;
@@ -206,16 +204,6 @@ void run(const char* which) {
   std::mt19937 random(1);
   std::vector<uint16_t> words(16 << 20);
   for (uint16_t& v : words) v = static_cast<uint16_t>((random() & 0x807f) | 0x3f00);
-  if (std::strcmp(which, "long") == 0) {
-    for (const Case& c : kPrefill)
-      if (c.query >= 8192 && c.dim == 128 && *c.cell == kBF16) time_one(q, c, bandwidth, words);
-    return;
-  }
-  if (std::strcmp(which, "few") == 0) {
-    for (const Case& c : kDecode)
-      if (c.query == 1 && c.dim == 128) time_one(q, c, bandwidth, words);
-    return;
-  }
   if (std::strcmp(which, "prefill") != 0)
     for (const Case& c : kDecode) time_one(q, c, bandwidth, words);
   if (std::strcmp(which, "decode") != 0)
@@ -228,11 +216,6 @@ void run(const char* which) {
 
 int main(int count, char** arguments) {
   try {
-    if (count > 3) {
-      mantissa::cuda::attention_variant = arguments[2][0] - '0';
-      mantissa::cuda::attention_units_least = std::stoi(arguments[3]);
-      mantissa::cuda::attention_l2_mb = std::stoi(arguments[3]);
-    }
     mantissa::cuda::run(count > 1 ? arguments[1] : "");
     return 0;
   } catch (const mantissa::Error& e) {

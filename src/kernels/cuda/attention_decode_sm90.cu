@@ -26,29 +26,25 @@ constexpr float kLowest = -1e37f;  // below every score
 constexpr float kSlack = 8;        // a maximum may lag behind by 2^8 before sums are rescaled
 constexpr int kSharedBytesMax = 227 * 1024;
 constexpr int kStagesMax = 6;
-
-}  // namespace
-int attention_variant = 0, attention_units_least = 8;
-namespace {
+constexpr int kUnitsLeast = 8;  // of a block: fewer are not worth the merge
 
 // kTiles: of 8 rows each.
-template <class T, CellKind kKindOf, int kDimOf, int kTilesOf, int kShareOf>
+template <class T, CellKind kKindOf, int kDimOf, int kTilesOf>
 struct Format {
-  static constexpr int kShare = kShareOf;
   using Value = T;
   static constexpr CellKind kKind = kKindOf;
   static constexpr bool kCodes = kKind != CellKind::kRunDtype;
   static constexpr int kDim = kDimOf, kTiles = kTilesOf, kRows = 8 * kTiles;
   static constexpr int kWarps =  // as many as leave room for two stages and registers for the sums
-      (kCodes && kTiles == 1 ? 12 : 8) / (kDim > 128 ? 2 : 1) / kShare;
+      (kCodes && kTiles == 1 ? 12 : 8) / (kDim > 128 ? 2 : 1);
   static constexpr int kRowBytes = kDim * (kCodes ? 1 : 2);
   static constexpr int kChunk = chunk_bytes_of(kRowBytes);
   static constexpr int kHalfBytes = kKeys * kRowBytes;
   static constexpr int kStageBytes = 2 * kHalfBytes + (kCodes ? 8 * kKeys : 0);
   static constexpr int kMergeStride = kDim + 4;  // floats of a row; rows then differ in bank
   static constexpr int kMergeBytes = kWarps * kRows * (kMergeStride + 2) * 4;
-  static constexpr int kStages = std::min(
-      kStagesMax, (kSharedBytesMax / kShare - kMergeBytes - 2048) / (kWarps * (kStageBytes + 8)));
+  static constexpr int kStages =
+      std::min(kStagesMax, (kSharedBytesMax - kMergeBytes - 2048) / (kWarps * (kStageBytes + 8)));
   static constexpr int kSharedBytes = kMergeBytes + kStages * kWarps * (kStageBytes + 8);
   static constexpr int kSteps = kDim / 16;
   static_assert(kStages >= 2 && kSteps % 2 == 0);
@@ -63,7 +59,6 @@ struct Params {
   AttentionArgs a;
   Cache c;
   AttentionState state;
-  int units_least;
 };
 
 // One sequence's share: `pages` from page `first_page` of its table on; 0: not this kernel's.
@@ -586,7 +581,7 @@ __device__ void finish_segment(const Params<typename F::Value>& p, const Cursor&
 }
 
 template <class F>
-__global__ void __launch_bounds__(F::kWarps * 32, F::kShare)
+__global__ void __launch_bounds__(F::kWarps * 32, 1)
     attention_decode_kernel__sm90(const Params<typename F::Value> p) {
   extern __shared__ __align__(1024) unsigned char shared[];
   __shared__ int last;
@@ -604,8 +599,8 @@ __global__ void __launch_bounds__(F::kWarps * 32, F::kShare)
   __syncwarp();  // the ring's barriers exist
 
   Cut cut{units_of(p.a, p.c.kv_heads, lane), 0};
-  cut.blocks =
-      static_cast<int>(min(int64_t{gridDim.x}, (cut.units + p.units_least - 1) / p.units_least));
+  cut.blocks = static_cast<int>(
+      min(int64_t{gridDim.x}, (cut.units + int64_t{kUnitsLeast} - 1) / int64_t{kUnitsLeast}));
   if (static_cast<int>(blockIdx.x) >= cut.blocks) return ptx::grid_dependency_wait();
   const int block = static_cast<int>(blockIdx.x);
   const int64_t begin = cut.begin(block), end = cut.begin(block + 1);
@@ -665,10 +660,9 @@ void launch_kernel(const AttentionCall& call) {
                     .stride = call.qkv.stride,
                     .a = call.args,
                     .c = call.cache,
-                    .state = attention_state(call.queue),
-                    .units_least = attention_units_least};
+                    .state = attention_state(call.queue)};
   launch("launching attention_decode", attention_decode_kernel__sm90<F>,
-         {.grid = static_cast<unsigned>(multiprocessors() * (attention_variant == 2 ? 2 : 1)),
+         {.grid = static_cast<unsigned>(multiprocessors()),
           .block = F::kWarps * 32,
           .shared_bytes = F::kSharedBytes},
          call.queue.stream.get(), p);
@@ -676,11 +670,8 @@ void launch_kernel(const AttentionCall& call) {
 
 template <class T, CellKind kKind, int kDim>
 void launch_rows(const AttentionCall& call) {
-  if constexpr (kDim == 128 && (kKind == CellKind::kE4M3 || kKind == CellKind::kRunDtype))
-    if (rows_of(call).most <= 8 && attention_variant > 0)
-      return launch_kernel<Format<T, kKind, kDim, 1, 2>>(call);
-  rows_of(call).most <= 8 ? launch_kernel<Format<T, kKind, kDim, 1, 1>>(call)
-                          : launch_kernel<Format<T, kKind, kDim, 2, 1>>(call);
+  rows_of(call).most <= 8 ? launch_kernel<Format<T, kKind, kDim, 1>>(call)
+                          : launch_kernel<Format<T, kKind, kDim, 2>>(call);
 }
 template <class T, CellKind kKind>
 void launch_format(const AttentionCall& call) {

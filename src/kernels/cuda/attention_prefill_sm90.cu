@@ -28,9 +28,7 @@ constexpr int kStages = 2;
 constexpr int kProducerBarrier = 1, kTurnBarrier = 2;  // kTurnBarrier + g: the turn of group g
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLowest = -1e37f;               // below every score
-}
-int attention_l2_mb = 24;
-namespace {
+constexpr int64_t kSharedByHeads = 24ll << 20;  // K and V of tiles in flight: half of L2
 
 template <class T, CellKind kKindOf, int kDimOf>
 struct Format {
@@ -68,7 +66,6 @@ struct Params {
   Cache c;
   int* tiles;      // AttentionState::prefill_tiles
   int token_box;   // tokens of a tile: F::rows / group
-  int l2_mb;
   bool short_too;  // rows that decode would take are here as well
 };
 
@@ -134,7 +131,7 @@ __device__ Work tile_of(const Params<typename F::Value>& p, int s, int tiles, in
   const int tokens = __ldg(p.a.query_start + s + 1) - first;
   const int64_t head_bytes = int64_t{context} * p.c.row_bytes * 2;
   const int most =
-      static_cast<int>(min(int64_t{p.c.kv_heads}, max(int64_t{1}, (int64_t{p.l2_mb} << 20) / head_bytes)));
+      static_cast<int>(min(int64_t{p.c.kv_heads}, max(int64_t{1}, kSharedByHeads / head_bytes)));
   const int section = index / (tiles * most), in = index % (tiles * most);
   const int heads = min(most, p.c.kv_heads - section * most);
   const int tile = tiles - 1 - in / heads;
@@ -738,7 +735,6 @@ void launch_kernel(const AttentionCall& call) {
                     .c = call.cache,
                     .tiles = attention_state(call.queue).prefill_tiles,
                     .token_box = box,
-                    .l2_mb = attention_l2_mb,
                     .short_too = call.group() > kDecodeRows};
   const int64_t tiles =
       (call.batch.tokens / box + int64_t{call.batch.sequences}) * call.cache.kv_heads;

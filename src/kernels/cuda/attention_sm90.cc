@@ -7,10 +7,10 @@ namespace {
 
 constexpr int64_t kAlign = 256;
 int64_t counter_bytes() {
-  return (int64_t{2 + 2 * multiprocessors()} * 4 + kAlign - 1) / kAlign * kAlign;
+  return (int64_t{2 + multiprocessors()} * 4 + kAlign - 1) / kAlign * kAlign;
 }
 int64_t slot_rows() {
-  return int64_t{4} * multiprocessors() * kDecodeRows;
+  return int64_t{2} * multiprocessors() * kDecodeRows;
 }
 
 }  // namespace
