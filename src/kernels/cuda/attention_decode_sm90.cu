@@ -34,20 +34,24 @@ struct Format {
   using Value = T;
   static constexpr CellKind kKind = kKindOf;
   static constexpr bool kCodes = kKind != CellKind::kRunDtype;
+  using Math = std::conditional_t<kCodes, __half, T>;  // of mma: f16 holds every code
   static constexpr int kDim = kDimOf, kTiles = kTilesOf, kRows = 8 * kTiles;
+  // Blocks of a multiprocessor: of two, one may wait or merge while the other reads. Codes cannot
+  // afford that: decoding them needs every warp.
+  static constexpr int kShare = !kCodes && kTiles == 1 && kDim <= 128 ? 2 : 1;
   static constexpr int kWarps =  // as many as leave room for two stages and registers for the sums
-      (kCodes && kTiles == 1 ? 12 : 8) / (kDim > 128 ? 2 : 1);
+      (kCodes && kTiles == 1 ? 12 : 8) / (kDim > 128 ? 2 : 1) / kShare;
   static constexpr int kRowBytes = kDim * (kCodes ? 1 : 2);
   static constexpr int kChunk = chunk_bytes_of(kRowBytes);
   static constexpr int kHalfBytes = kKeys * kRowBytes;
   static constexpr int kStageBytes = 2 * kHalfBytes + (kCodes ? 8 * kKeys : 0);
   static constexpr int kMergeStride = kDim + 4;  // floats of a row; rows then differ in bank
   static constexpr int kMergeBytes = kWarps * kRows * (kMergeStride + 2) * 4;
-  static constexpr int kStages =
-      std::min(kStagesMax, (kSharedBytesMax - kMergeBytes - 2048) / (kWarps * (kStageBytes + 8)));
+  static constexpr int kStages = std::min(
+      kStagesMax, (kSharedBytesMax / kShare - kMergeBytes - 2048) / (kWarps * (kStageBytes + 8)));
   static constexpr int kSharedBytes = kMergeBytes + kStages * kWarps * (kStageBytes + 8);
   static constexpr int kSteps = kDim / 16;
-  static_assert(kStages >= 2 && kSteps % 2 == 0);
+  static_assert(kStages >= 2 && kSteps % 2 == 0 && kShare <= kDecodeShareMax);
 };
 
 template <class T>
@@ -174,35 +178,71 @@ struct State {
   uint32_t q[F::kTiles][F::kSteps][2];  // columns of mma's B
   float out[F::kTiles][F::kSteps][4];   // O^T: d at rows, queries 2 (l % 4) and the next
   float top[F::kTiles][2], sum[F::kTiles][2];
+  float q_scale[F::kTiles][2];  // codes: what q was divided by to fit f16
+  float v_top, v_inverse;       // codes: weights carry v_scale / v_top, so that they fit f16
 };
 
 // Lane l holds of column l / 4 the D that its rows of K hold: 16 step + 2 (l % 4) + {0, 1, 8, 9},
 // or with codes 16 step + 4 (l % 4) + {0, 2, 1, 3}.
 template <class F>
+__device__ void load_row(uint32_t (&q)[F::kSteps][2], const typename F::Value* from, bool inside,
+                         int lane) {
+#pragma unroll
+  for (int step = 0; step < F::kSteps; ++step) {
+    uint2 v = make_uint2(0, 0);
+    if (inside && F::kCodes) {
+      v = *reinterpret_cast<const uint2*>(from + 16 * step + 4 * (lane % 4));
+      v = make_uint2(__byte_perm(v.x, v.y, 0x5410), __byte_perm(v.x, v.y, 0x7632));
+    } else if (inside) {
+      v.x = *reinterpret_cast<const uint32_t*>(from + 16 * step + 2 * (lane % 4));
+      v.y = *reinterpret_cast<const uint32_t*>(from + 16 * step + 2 * (lane % 4) + 8);
+    }
+    q[step][0] = v.x;
+    q[step][1] = v.y;
+  }
+}
+
+// bf16 -> f16, times a power of two that leaves the largest of the row at 2^10; returns its
+// inverse.
+template <class F>
+__device__ float fit_row(uint32_t (&q)[F::kSteps][2]) {
+  float most = 0;
+#pragma unroll
+  for (int i = 0; i < 2 * F::kSteps; ++i) {
+    const float2 v = __bfloat1622float2(from_bits<__nv_bfloat162>(q[i / 2][i % 2]));
+    most = fmaxf(most, fmaxf(fabsf(v.x), fabsf(v.y)));
+  }
+  most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+  most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+  const int exponent = min(max(__float_as_int(most) >> 23, 11), 252);
+  const float factor = __int_as_float((264 - exponent) << 23);
+#pragma unroll
+  for (int i = 0; i < 2 * F::kSteps; ++i) {
+    uint32_t& two = q[i / 2][i % 2];
+    const float2 v = __bfloat1622float2(from_bits<__nv_bfloat162>(two));
+    two = bits_of(__floats2half2_rn(v.x * factor, v.y * factor));
+  }
+  return __int_as_float((exponent - 10) << 23);
+}
+
+template <class F>
 __device__ void load_query(State<F>& st, const Params<typename F::Value>& p, const Cursor& at,
                            int lane) {
   const int group = p.a.heads / p.c.kv_heads, first = __ldg(p.a.query_start + at.sequence);
+  st.v_top = 0;
+  st.v_inverse = 0;
 #pragma unroll
   for (int t = 0; t < F::kTiles; ++t) {
     const int row = 8 * t + lane / 4;
-    const bool inside = row < at.span.tokens * group;
-    const auto* from =
-        p.qkv + (first + row / group) * p.stride + (at.head * group + row % group) * F::kDim;
-#pragma unroll
-    for (int step = 0; step < F::kSteps; ++step) {
-      uint2 v = make_uint2(0, 0);
-      if (inside && F::kCodes) {
-        v = *reinterpret_cast<const uint2*>(from + 16 * step + 4 * (lane % 4));
-        v = make_uint2(__byte_perm(v.x, v.y, 0x5410), __byte_perm(v.x, v.y, 0x7632));
-      } else if (inside) {
-        v.x = *reinterpret_cast<const uint32_t*>(from + 16 * step + 2 * (lane % 4));
-        v.y = *reinterpret_cast<const uint32_t*>(from + 16 * step + 2 * (lane % 4) + 8);
-      }
-      st.q[t][step][0] = v.x;
-      st.q[t][step][1] = v.y;
-    }
+    load_row<F>(
+        st.q[t],
+        p.qkv + (first + row / group) * p.stride + (at.head * group + row % group) * F::kDim,
+        row < at.span.tokens * group, lane);
+    float scale = 1;
+    if constexpr (F::kCodes) scale = fit_row<F>(st.q[t]);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
+      st.q_scale[t][i] = __shfl_sync(0xffffffffu, scale, 4 * (2 * (lane % 4) + i));
       st.top[t][i] = kLowest;
       st.sum[t][i] = 0;
     }
@@ -234,7 +274,7 @@ struct PageView {
 template <class F>
 __device__ void scores_of(const State<F>& st, uint32_t keys, const PageView& view, int lane,
                           float (&scores)[F::kTiles][4]) {
-  using T = typename F::Value;
+  using T = typename F::Math;
   float part[2][F::kTiles][4] = {};  // two chains: half the latency
 #pragma unroll
   for (int step = 0; step < F::kSteps; ++step) {
@@ -245,10 +285,8 @@ __device__ void scores_of(const State<F>& st, uint32_t keys, const PageView& vie
       ptx::load_matrix_x4(w, row_address<F>(keys, step, true, lane));
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        a[0] = decode_even<F::kKind>(w[2 * half]);
-        a[1] = decode_even<F::kKind>(w[2 * half + 1]);
-        a[2] = decode_odd<F::kKind>(w[2 * half]);
-        a[3] = decode_odd<F::kKind>(w[2 * half + 1]);
+        decode_codes<F::kKind>(w[2 * half], a[0], a[2]);
+        decode_codes<F::kKind>(w[2 * half + 1], a[1], a[3]);
 #pragma unroll
         for (int t = 0; t < F::kTiles; ++t)
           ptx::mma_16(part[half][t], a, st.q[t][step + half][0], st.q[t][step + half][1], T{});
@@ -264,7 +302,8 @@ __device__ void scores_of(const State<F>& st, uint32_t keys, const PageView& vie
   for (int t = 0; t < F::kTiles; ++t)
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      scores[t][i] = (part[0][t][i] + part[1][t][i]) * view.k_scale[i / 2];
+      scores[t][i] = (part[0][t][i] + part[1][t][i]) * view.k_scale[i / 2] *
+                     (F::kCodes ? st.q_scale[t][i % 2] : 1.0f);
 }
 
 template <class F>
@@ -318,40 +357,54 @@ __device__ void mask_scores(const Params<typename F::Value>& p, const Cursor& at
   }
 }
 
+// New maxima, of scores and of the scales of V; sums and earlier results follow.
+template <class F>
+__device__ void raise(State<F>& st, const PageView& v, const float (&scores)[F::kTiles][4]) {
+  float v_shrink = 1;
+  if constexpr (F::kCodes) {
+    float top = fmaxf(v.v_scale[0], v.v_scale[1]);
+    for (int step = 4; step < 32; step *= 2)
+      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
+    top = fmaxf(top, st.v_top);
+    v_shrink = st.v_top / top;
+    st.v_top = top;
+    st.v_inverse = 1.0f / top;
+  }
+#pragma unroll
+  for (int t = 0; t < F::kTiles; ++t) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float top = fmaxf(scores[t][i], scores[t][i + 2]);
+      for (int step = 4; step < 32; step *= 2)
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
+      top = fmaxf(top, st.top[t][i]);
+      const float shrink = ptx::exp2_approx(st.top[t][i] - top);
+      st.top[t][i] = top;
+      st.sum[t][i] *= shrink;
+#pragma unroll
+      for (int step = 0; step < F::kSteps; ++step) {
+        st.out[t][step][i] *= shrink * v_shrink;
+        st.out[t][step][i + 2] *= shrink * v_shrink;
+      }
+    }
+  }
+}
+
 // Scores -> weights, as columns of mma's B (weights[t][i]: keys 8 i + 2 (l % 4) and the next, query
 // 8 t + l / 4); sums and earlier results follow a new maximum.
 template <class F>
 __device__ void weigh(State<F>& st, const Params<typename F::Value>& p, const Cursor& at,
                       const PageView& v, int lane, float (&scores)[F::kTiles][4],
                       uint32_t (&weights)[F::kTiles][2]) {
-  using T = typename F::Value;
+  using T = typename F::Math;
   if (p.a.soft_cap > 0) cap_scores<F>(p.a.soft_cap, scores);
   if (v.masked) mask_scores<F>(p, at, v.key0, lane, scores);
-  bool above = false;
+  bool above = F::kCodes && fmaxf(v.v_scale[0], v.v_scale[1]) > 16 * st.v_top;
 #pragma unroll
   for (int t = 0; t < F::kTiles; ++t)
 #pragma unroll
     for (int i = 0; i < 4; ++i) above = above || scores[t][i] > st.top[t][i % 2] + kSlack;
-  if (__any_sync(0xffffffffu, above)) {
-#pragma unroll
-    for (int t = 0; t < F::kTiles; ++t) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float top = fmaxf(scores[t][i], scores[t][i + 2]);
-        for (int step = 4; step < 32; step *= 2)
-          top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
-        top = fmaxf(top, st.top[t][i]);
-        const float shrink = ptx::exp2_approx(st.top[t][i] - top);
-        st.top[t][i] = top;
-        st.sum[t][i] *= shrink;
-#pragma unroll
-        for (int step = 0; step < F::kSteps; ++step) {
-          st.out[t][step][i] *= shrink;
-          st.out[t][step][i + 2] *= shrink;
-        }
-      }
-    }
-  }
+  if (__any_sync(0xffffffffu, above)) raise(st, v, scores);
 #pragma unroll
   for (int t = 0; t < F::kTiles; ++t) {
     float w[4];
@@ -359,7 +412,7 @@ __device__ void weigh(State<F>& st, const Params<typename F::Value>& p, const Cu
     for (int i = 0; i < 4; ++i) {
       w[i] = ptx::exp2_approx(scores[t][i] - st.top[t][i % 2]);
       st.sum[t][i % 2] += w[i];
-      if (F::kCodes) w[i] *= v.v_scale[i / 2];
+      if (F::kCodes) w[i] *= v.v_scale[i / 2] * st.v_inverse;
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -376,7 +429,7 @@ __device__ void weigh(State<F>& st, const Params<typename F::Value>& p, const Cu
 template <class F>
 __device__ void add_values(State<F>& st, uint32_t values, int lane,
                            const uint32_t (&weights)[F::kTiles][2]) {
-  using T = typename F::Value;
+  using T = typename F::Math;
 #pragma unroll
   for (int step = 0; step < F::kSteps; ++step) {
     uint32_t a[4];
@@ -386,10 +439,8 @@ __device__ void add_values(State<F>& st, uint32_t values, int lane,
       ptx::load_matrix_x4_transposed(w, row_address<F>(values, step, true, lane));
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        a[0] = decode_even<F::kKind>(w[2 * half]);
-        a[1] = decode_odd<F::kKind>(w[2 * half]);
-        a[2] = decode_even<F::kKind>(w[2 * half + 1]);
-        a[3] = decode_odd<F::kKind>(w[2 * half + 1]);
+        decode_codes<F::kKind>(w[2 * half], a[0], a[1]);
+        decode_codes<F::kKind>(w[2 * half + 1], a[2], a[3]);
 #pragma unroll
         for (int t = 0; t < F::kTiles; ++t)
           ptx::mma_16(st.out[t][step + half], a, weights[t][0], weights[t][1], T{});
@@ -449,7 +500,8 @@ __device__ void leave_results(State<F>& st, float* merge, int rows, int warp, in
       float* to = sums + row * F::kMergeStride;
 #pragma unroll
       for (int step = 0; step < F::kSteps; ++step) {
-        const float a = st.out[t][step][i], b = st.out[t][step][i + 2];
+        const float factor = F::kCodes ? st.v_top : 1.0f;
+        const float a = st.out[t][step][i] * factor, b = st.out[t][step][i + 2] * factor;
         if (F::kCodes) {
           *reinterpret_cast<float2*>(to + 16 * step + 2 * (lane / 4)) = make_float2(a, b);
         } else {
@@ -581,7 +633,7 @@ __device__ void finish_segment(const Params<typename F::Value>& p, const Cursor&
 }
 
 template <class F>
-__global__ void __launch_bounds__(F::kWarps * 32, 1)
+__global__ void __launch_bounds__(F::kWarps * 32, F::kShare)
     attention_decode_kernel__sm90(const Params<typename F::Value> p) {
   extern __shared__ __align__(1024) unsigned char shared[];
   __shared__ int last;
@@ -662,7 +714,7 @@ void launch_kernel(const AttentionCall& call) {
                     .c = call.cache,
                     .state = attention_state(call.queue)};
   launch("launching attention_decode", attention_decode_kernel__sm90<F>,
-         {.grid = static_cast<unsigned>(multiprocessors()),
+         {.grid = static_cast<unsigned>(multiprocessors() * F::kShare),
           .block = F::kWarps * 32,
           .shared_bytes = F::kSharedBytes},
          call.queue.stream.get(), p);

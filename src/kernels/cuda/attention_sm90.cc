@@ -6,11 +6,14 @@ namespace mantissa::cuda {
 namespace {
 
 constexpr int64_t kAlign = 256;
+int decode_blocks() {
+  return kDecodeShareMax * multiprocessors();
+}
 int64_t counter_bytes() {
-  return (int64_t{2 + multiprocessors()} * 4 + kAlign - 1) / kAlign * kAlign;
+  return (int64_t{2 + decode_blocks()} * 4 + kAlign - 1) / kAlign * kAlign;
 }
 int64_t slot_rows() {
-  return int64_t{2} * multiprocessors() * kDecodeRows;
+  return int64_t{2} * decode_blocks() * kDecodeRows;
 }
 
 }  // namespace

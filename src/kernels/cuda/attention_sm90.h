@@ -10,6 +10,7 @@ struct AttentionCall;
 
 constexpr int kSm90PageTokens = 16;
 constexpr int kDecodeRows = 16;  // a sequence of at most so many rows is decode's, else prefill's
+constexpr int kDecodeShareMax = 2;  // blocks of decode on a multiprocessor
 
 void attention_decode__sm90(const AttentionCall& call);
 void attention_prefill__sm90(const AttentionCall& call);

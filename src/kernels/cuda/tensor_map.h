@@ -13,8 +13,8 @@ namespace mantissa::cuda {
 CUtensorMap tensor_map_k_major(const void* data, int elem_bytes, int64_t rows, int64_t cols,
                                int64_t stride, int box_rows);
 
-// Rows of heads [rows, heads, dim] of 16-bit elements, rows `stride` elements apart, read in boxes of
-// box_rows x box_heads x chunk_bytes (32, 64 or 128), swizzled by that in shared memory.
+// Rows of heads [rows, heads, dim] of 16-bit elements, rows `stride` elements apart, read in boxes
+// of rows x heads x chunk_bytes (32, 64 or 128), swizzled by that in shared memory.
 struct HeadBox {
   int rows, heads, chunk_bytes;
 };
