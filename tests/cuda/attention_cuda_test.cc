@@ -220,6 +220,15 @@ TEST_F(AttentionCuda, LongAndMany) {
   }
 }
 
+// Every Hopper kernel once, small enough for compute-sanitizer.
+TEST_F(AttentionCuda, OneOfEach) {
+  const Case cases[] = {{"bf16", &kBF16, nullptr, false, 8, 2, 128, 16, 0, 0},
+                        {"bf16, D 64", &kBF16, nullptr, false, 4, 2, 64, 16, 20, 0},
+                        {"e4m3", &kBF16, &kE4M3, true, 4, 2, 128, 16, 0, 0}};
+  for (const Case& c : cases)
+    run(c, {41, 3, 300}, {{{40, 40}, {1, 1}, {150, 150}}, {{1, 41}, {2, 3}, {1, 151}}}, {});
+}
+
 // Scores that single out one key: its weight is 1, every other one 0, so the result is the key's
 // value, bit for bit. Finds a dropped, doubled or misplaced key or element.
 TEST_F(AttentionCuda, SelectsOneKeyExactly) {

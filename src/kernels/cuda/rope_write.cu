@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(kThreads)
     rope_write_kernel__any(T* qkv, int64_t stride, RopeArgs a, Cache c) {
   __shared__ float2 turn[kHeadDimMax / 2];
   ptx::grid_dependency_wait();
-  ptx::grid_dependency_launch();
+  ptx::grid_dependency_launch();  // after the wait: attention_decode__sm90 relies on it
   const auto position = static_cast<float>(a.positions[blockIdx.x]);
   const int slot = a.slots[blockIdx.x], offset = slot % c.page_tokens;
   for (int i = threadIdx.x; i < a.half; i += kThreads) {
