@@ -187,7 +187,17 @@ void Steps::upload(const Model::StepRequest& r, int32_t rows) {
   ops_->upload_staged(input_, slot, at.bytes(std::ssize(r.pages)), queue_);
 }
 
-void Steps::run_pass(int64_t tokens, int64_t sequences) {
+namespace {
+
+int32_t longest_query(const Model::StepRequest& r) {
+  int32_t most = 1;  // padding has one token
+  for (const StepSequence& s : r.sequences) most = std::max(most, s.tokens);
+  return most;
+}
+
+}  // namespace
+
+void Steps::run_pass(int64_t tokens, int64_t sequences, int32_t query_max) {
   const InputLayout at(tokens, sequences);
   const StepInput input{.tokens = static_cast<int32_t>(tokens),
                         .sequences = static_cast<int32_t>(sequences),
@@ -197,6 +207,7 @@ void Steps::run_pass(int64_t tokens, int64_t sequences) {
   ops_->prepare(arrays_, input, seats_, queue_);
   const Batch batch{.tokens = input.tokens,
                     .sequences = input.sequences,
+                    .query_max = query_max,
                     .token_ids = arrays_.token_ids,
                     .positions = arrays_.positions,
                     .slots = arrays_.slots,
@@ -242,7 +253,7 @@ int64_t Steps::capture(std::span<const int32_t> sizes) {
     sample_rows_.resize(static_cast<size_t>(rows));
     std::iota(sample_rows_.begin(), sample_rows_.end(), 0);
     const auto step = [&] {
-      run_pass(rows, rows);
+      run_pass(rows, rows, 1);
       sample(rows, rows, sample_rows_, false);
     };
     upload({}, rows);
@@ -276,7 +287,7 @@ int64_t Steps::launch(const Model::StepRequest& r) {
       const StepSequence& q = r.sequences[static_cast<size_t>(s)];
       sample_rows_.push_back(q.first_token + q.tokens - 1);
     }
-    run_pass(tokens, rows);
+    run_pass(tokens, rows, longest_query(r));
     sample(tokens, rows, sample_rows_, r.logprobs);
   }
   ops_->set_mark(static_cast<int>(ticket % kRing), queue_);
@@ -298,7 +309,7 @@ Model::StepResult Steps::wait(int64_t ticket) {
 void Steps::forward(const Model::StepRequest& r) {
   check_request(r);
   upload(r, static_cast<int32_t>(r.sequences.size()));
-  run_pass(std::ssize(r.token_ids), std::ssize(r.sequences));
+  run_pass(std::ssize(r.token_ids), std::ssize(r.sequences), longest_query(r));
   ops_->set_mark(static_cast<int>(next_ticket_++ % kRing), queue_);
 }
 

@@ -83,7 +83,8 @@ class Steps {
   const Captured* graph_for(const Model::StepRequest& request) const;
   void upload(const Model::StepRequest& request, int32_t rows);
   void pad(StepSequence* sequences, int32_t* token_ids, int32_t count, int32_t rows) const;
-  void run_pass(int64_t tokens, int64_t sequences);
+  // query_max: the most tokens of one sequence.
+  void run_pass(int64_t tokens, int64_t sequences, int32_t query_max);
   SampleCall sample_call(int64_t tokens, int64_t sequences, int64_t first,
                          Matrix<float> logits) const;
   void sample(int64_t tokens, int64_t sequences, std::span<const int32_t> rows, bool logprobs);

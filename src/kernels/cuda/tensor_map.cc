@@ -60,10 +60,10 @@ CUtensorMap tensor_map_heads(const void* data, int64_t rows, int heads, int dim,
   const CUtensorMapSwizzle swizzle = box.chunk_bytes == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
                                      : box.chunk_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
                                                              : CU_TENSOR_MAP_SWIZZLE_32B;
-  const CUresult code = encode_function()(
-      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(data), sizes, strides, sides,
-      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult code =
+      encode_function()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(data), sizes,
+                        strides, sides, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (code != CUDA_SUCCESS) {
     throw Error(text("CUDA: tensor map of [", rows, ", ", heads, ", ", dim, "], stride ", stride,
                      ": error ", static_cast<int>(code)),
