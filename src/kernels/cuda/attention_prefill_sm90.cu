@@ -343,9 +343,8 @@ __device__ void put_tile(const CodePieces<F>& c, float scale, unsigned char* to,
                          uint64_t* full) {
   write_tile(c, to);
   if (threadIdx.x % 128 < F::kKeys) scales[threadIdx.x % 128] = scale;
-  ptx::fence_async_shared();
-  __syncwarp();  // the warp's part is there, visible to the tensor cores
-  if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(full);
+  ptx::fence_async_shared();  // codes are for the tensor cores, scales for ordinary loads
+  ptx::mbarrier_arrive(full);
 }
 
 // Four warps.
@@ -539,9 +538,10 @@ __device__ void pack_weights(State<F>& st, const float* v_scales, int lane) {
   }
 }
 
-// One arrival a warp group.
+// One arrival a warp group for what only wgmma read; one a thread where it read scales itself.
+template <class F>
 __device__ void release(uint64_t* empty) {
-  if (threadIdx.x % 128 == 0) ptx::mbarrier_arrive(empty);
+  if (F::kCodes || threadIdx.x % 128 == 0) ptx::mbarrier_arrive(empty);
 }
 
 template <class F>
@@ -621,7 +621,7 @@ __device__ void consume_tile(const Shared<F>& sh, const Params<typename F::Value
   ptx::wgmma_wait<0>();
   ptx::fence_registers(st.scores);
   finish_scores(st, p, w, w.hi, sh.k_scales + at.stage * F::kKeys, lane);
-  release(&sh.keys_empty[at.stage]);
+  release<F>(&sh.keys_empty[at.stage]);
   weigh(st, factor, shrink);
   At values = at;
   at.advance();
@@ -640,17 +640,17 @@ __device__ void consume_tile(const Shared<F>& sh, const Params<typename F::Value
     ptx::wgmma_wait<1>();
     ptx::fence_registers(st.scores);
     finish_scores(st, p, w, tile, sh.k_scales + at.stage * F::kKeys, lane);
-    release(&sh.keys_empty[at.stage]);
+    release<F>(&sh.keys_empty[at.stage]);
     weigh(st, factor, shrink);
     ptx::fence_registers(st.scores);  // weights are computed beside the product, not after it
     ptx::wgmma_wait<0>();
     ptx::fence_registers(st.out);
-    release(&sh.values_empty[values.stage]);
+    release<F>(&sh.values_empty[values.stage]);
     shrink_out(st, shrink);
     values = at;
     at.advance();
   }
-  release(sh.query_empty);
+  if (threadIdx.x % 128 == 0) ptx::mbarrier_arrive(sh.query_empty);
   ptx::mbarrier_wait(&sh.values_full[values.stage], values.parity);
   pack_weights(st, sh.v_scales + values.stage * F::kKeys, lane);
   ptx::fence_registers(st.out);
@@ -658,7 +658,7 @@ __device__ void consume_tile(const Shared<F>& sh, const Params<typename F::Value
   issue_values(st, sh, values);
   ptx::wgmma_wait<0>();
   ptx::fence_registers(st.out);
-  release(&sh.values_empty[values.stage]);
+  release<F>(&sh.values_empty[values.stage]);
   store(st, sh, p, w, group, lane);
 }
 
@@ -684,15 +684,15 @@ __global__ void __launch_bounds__(F::kThreads, 1)
   extern __shared__ __align__(1024) unsigned char memory[];  // the swizzle counts from 1024
   const Shared<F> sh(memory);
   if (threadIdx.x == 0) {
-    const int writers = F::kCodes ? 4 : 1;
+    const int writers = F::kCodes ? 128 : 1, readers = F::kGroups * (F::kCodes ? 128 : 1);
     ptx::tensor_prefetch(&query);
     ptx::mbarrier_init(sh.query_full, 1);
     ptx::mbarrier_init(sh.query_empty, F::kGroups);
     for (int s = 0; s < kStages; ++s) {
       ptx::mbarrier_init(&sh.keys_full[s], writers);
-      ptx::mbarrier_init(&sh.keys_empty[s], F::kGroups);
+      ptx::mbarrier_init(&sh.keys_empty[s], readers);
       ptx::mbarrier_init(&sh.values_full[s], writers);
-      ptx::mbarrier_init(&sh.values_empty[s], F::kGroups);
+      ptx::mbarrier_init(&sh.values_empty[s], readers);
     }
     ptx::fence_barrier_init();
   }

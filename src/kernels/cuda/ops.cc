@@ -87,9 +87,9 @@ std::string describe(Queue* queue) {
 
 std::vector<KernelInfo> kernels(Queue* queue) {
   std::vector<KernelInfo> rows = linear_kernels(cuda_queue(queue));
-  for (const char* name : {"prepare", "sample", "logprobs", "embed", "rms_norm", "add_rows",
-                           "norm_heads", "cap_logits", "quantize_rows", "observe", "gate",
-                           "gather_rows", "rope_write"}) {
+  for (const char* name :
+       {"prepare", "sample", "logprobs", "embed", "rms_norm", "add_rows", "norm_heads",
+        "cap_logits", "quantize_rows", "observe", "gate", "gather_rows", "rope_write"}) {
     rows.push_back({text(name, "_any__sm80"), name, "sm_80", "runs"});
   }
   for (KernelInfo& row : attention_kernels(cuda_queue(queue))) rows.push_back(std::move(row));
