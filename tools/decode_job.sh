@@ -21,14 +21,14 @@ latency() { # name, seconds, options
   grep -E 'captured|fix|error' results/err >&2
 }
 
-# Greedy tokens of 64 prompts.
+# Tokens of 61 prompts: a captured batch of 64 has padding.
 tokens() {
   timeout 20 $mantissa generate "$model" --prompts-file prompts.txt --max-tokens 48 --json \
-    --ignore-eos "$@" 2>results/err | sed 's/.*"token_ids":\(\[[^]]*\]\).*/\1/'
+    --ignore-eos "$@" 2>results/err | sed 's/.*"token_ids": *\(\[[^]]*\]\).*/\1/'
   grep -E 'captured|error|fix' results/err >&2
 }
 if [ -d "$model" ]; then
-  for scheme in bf16 ptpc_fp8; do
+  for scheme in bf16 ptpc_fp8 fp8; do
     tokens --device cuda -q $scheme --temperature 0 >graph.txt
     tokens --device cuda -q $scheme --temperature 0 --enforce-eager >eager.txt
     wc -l graph.txt

@@ -133,13 +133,15 @@ std::string plan_text(const Model& model) {
                           row.kernel.empty() ? "-" : row.kernel, bits_text(row.bits_per_weight),
                           human_bytes(row.bytes)});
   out += markdown(table);
-  out += text("weights ", human_bytes(plan.weights_bytes), " (", human_count(plan.parameters),
-              " parameters, ", bits_text(plan.bits_per_weight), " bits each)\n+ KV cache ",
-              human_bytes(plan.kv_bytes), " (", plan.kv_tokens, " tokens, ",
-              options.kv_cache_dtype == "auto" ? options.dtype : options.kv_cache_dtype,
-              plan.kv_scales_given > 0 ? " with the checkpoint's scales" : "", ") + workspace ",
-              human_bytes(plan.workspace_bytes), " = ",
-              human_bytes(plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes));
+  out += text(
+      "weights ", human_bytes(plan.weights_bytes), " (", human_count(plan.parameters),
+      " parameters, ", bits_text(plan.bits_per_weight), " bits each)\n+ KV cache ",
+      human_bytes(plan.kv_bytes), " (", plan.kv_tokens, " tokens, ",
+      options.kv_cache_dtype == "auto" ? options.dtype : options.kv_cache_dtype,
+      plan.kv_scales_given > 0 ? " with the checkpoint's scales" : "", ") + workspace ",
+      human_bytes(plan.workspace_bytes),
+      plan.graph_bytes > 0 ? text(" + graphs ", human_bytes(plan.graph_bytes)) : "", " = ",
+      human_bytes(plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes + plan.graph_bytes));
   if (!options.dummy)
     out += text("; while loading, up to ", human_bytes(plan.largest_tensor_bytes), " more");
   for (const std::string& notice : plan.notices) out += text("\nnotice: ", notice);
@@ -163,6 +165,7 @@ boost::json::object plan_json(const Model& model) {
           {"weights_bytes", plan.weights_bytes},
           {"kv_bytes", plan.kv_bytes},
           {"workspace_bytes", plan.workspace_bytes},
+          {"graph_bytes", plan.graph_bytes},
           {"largest_tensor_bytes", plan.largest_tensor_bytes},
           {"kv_tokens", plan.kv_tokens},
           {"parameters", plan.parameters},

@@ -104,6 +104,7 @@ struct Model::State {
   KvShape kv_shape;
   int64_t kv_page_bytes = 0, block_table_cols = 0;
   bool graphs = false;
+  std::vector<int32_t> sizes;  // of graphs
   std::optional<Transformer> transformer;
   MemoryPlan plan;
 
@@ -129,6 +130,11 @@ Model::State::State(const ModelOptions& given) : options(given) {
   if (options.enforce_eager && ops->begin_capture == nullptr) {
     throw Error(text("--enforce-eager has no effect on ", options.device, ", which has no graphs"),
                 "leave out --enforce-eager");
+  }
+  if (!ops->host_memory && config.vocab_size > kVocabMax) {
+    throw Error(text("config.json: vocab_size is ", config.vocab_size, ", but the device ",
+                     options.device, " samples from at most ", kVocabMax, " tokens"),
+                "use --device cpu");
   }
   if (options.threads == 0) options.threads = usable_cores();
   resolve_limits();
@@ -259,6 +265,10 @@ void Model::State::plan_memory() {
   // A captured batch has padding, which needs a page of its own.
   plan.kv_bytes = (limits.kv_pages + (graphs ? 1 : 0)) * kv_page_bytes * kv_shape.layers;
   plan.workspace_bytes = transformer->workspace_bytes() + steps->workspace_bytes();
+  if (graphs) {
+    sizes = graph_sizes(std::min({limits.sequences, limits.tokens, limits.logits_rows}));
+    plan.graph_bytes = std::ssize(sizes) * kGraphBytesMax;
+  }
   plan.kv_tokens = options.kv_tokens;
   plan.kv_page_tokens = limits.kv_page_tokens;
   if (checkpoint) {
@@ -267,7 +277,8 @@ void Model::State::plan_memory() {
     }
   }
   const int64_t machine = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  const int64_t needed = plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes;
+  const int64_t needed =
+      plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes + plan.graph_bytes;
   if (needed > machine) {
     throw Error(
         text("the plan needs ", needed >> 20, " MiB (weights ", plan.weights_bytes >> 20,
@@ -344,7 +355,7 @@ const Model::StepRequest& Model::State::request_of(const Step& step) {
 
 void Model::State::capture(LoadReport& report) {
   const auto start = std::chrono::steady_clock::now();
-  report.graph_sizes = graph_sizes(std::min({limits.sequences, limits.tokens, limits.logits_rows}));
+  report.graph_sizes = sizes;
   report.graph_bytes = steps->capture(report.graph_sizes);
   report.graph_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

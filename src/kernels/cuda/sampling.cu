@@ -16,7 +16,7 @@ namespace mantissa::cuda {
 namespace {
 
 constexpr unsigned kAll = 0xffffffffu;
-constexpr int kChunk = 4096, kChunkThreads = 256;  // of row_maxima
+constexpr int kChunkThreads = 256, kChunkEach = 8, kChunk = kChunkThreads * kChunkEach;
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
 constexpr int kBinBits = 11, kBins = 1 << kBinBits, kIdBits = 19;
 constexpr int kListMax = 1024;
@@ -89,11 +89,23 @@ __global__ void row_maxima(SampleCall call, Maxima* out) {
   const StepSequence& q = owner_of(call, blockIdx.y);
   const Row row = row_of(call, blockIdx.y, q);
   const int begin = blockIdx.x * kChunk, end = min(row.n, begin + kChunk);
+  float raw[kChunkEach];  // all loads are under way before the first value is looked at
+#pragma unroll
+  for (int k = 0; k < kChunkEach; ++k) {
+    const int i = begin + k * kChunkThreads + static_cast<int>(threadIdx.x);
+    raw[k] = i < end ? row.logits[i] : -INFINITY;
+  }
   Maxima m = kNothing;
-#pragma unroll 4
-  for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kChunkThreads) {
-    const float raw = row.logits[i], v = row.at(i);
-    m = merge(m, {{v, i}, raw < INFINITY ? INT_MAX : i, raw == -INFINITY, !(v < INFINITY), 0});
+#pragma unroll
+  for (int k = 0; k < kChunkEach; ++k) {
+    const int i = begin + k * kChunkThreads + static_cast<int>(threadIdx.x);
+    const float v = row.seen != nullptr && i < end && sampling::seen(row.seen, i)
+                        ? sampling::penalized(raw[k], row.penalty)
+                        : raw[k];
+    if (v > m.best.logit) m.best = {v, i};  // ids ascend: the first of equal ones stays
+    if (!(raw[k] < INFINITY)) m.bad = min(m.bad, i);
+    if (raw[k] != -INFINITY) m.all_minus = 0;
+    if (!(v < INFINITY)) m.out_of_range = 1;
   }
   m = warp_merge(m);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = m;
