@@ -21,10 +21,10 @@ latency() { # name, seconds, options
   grep -E 'captured|fix|error' results/err >&2
 }
 
-# Tokens of 61 prompts: a captured batch of 64 has padding.
+# Tokens of 61 prompts that end at a full stop: as they do, captured batches get padding.
 tokens() {
   timeout 20 $mantissa generate "$model" --prompts-file prompts.txt --max-tokens 48 --json \
-    --ignore-eos "$@" 2>results/err | sed 's/.*"token_ids": *\(\[[^]]*\]\).*/\1/'
+    --stop . "$@" 2>results/err | sed 's/.*"token_ids": *\(\[[^]]*\]\).*/\1/'
   grep -E 'captured|error|fix' results/err >&2
 }
 if [ -d "$model" ]; then
@@ -32,11 +32,14 @@ if [ -d "$model" ]; then
     tokens --device cuda -q $scheme --temperature 0 >graph.txt
     tokens --device cuda -q $scheme --temperature 0 --enforce-eager >eager.txt
     wc -l graph.txt
-    echo "$scheme: rows that differ, graph against eager: $(diff graph.txt eager.txt | grep -c '^<')"
+    echo "$scheme: rows that differ: $(diff graph.txt eager.txt | grep -c '^<')"
   done
-  tokens --device cuda -q bf16 --temperature 0.8 --top-p 0.9 --top-k 50 --repetition-penalty 1.1 >a.txt
-  tokens --device cuda -q bf16 --temperature 0.8 --top-p 0.9 --top-k 50 --repetition-penalty 1.1 --enforce-eager >b.txt
-  echo "sampled: rows that differ, graph against eager: $(diff a.txt b.txt | grep -c '^<')"
+  sampling="--temperature 0.8 --top-p 0.9 --top-k 50 --repetition-penalty 1.1"
+  # shellcheck disable=SC2086  # options
+  tokens --device cuda -q bf16 $sampling >a.txt
+  # shellcheck disable=SC2086
+  tokens --device cuda -q bf16 $sampling --enforce-eager >b.txt
+  echo "sampled: rows that differ: $(diff a.txt b.txt | grep -c '^<')"
 fi
 
 {

@@ -63,7 +63,7 @@ struct MemoryPlan {
   std::vector<PlanRow> rows;
   std::vector<std::string> notices;  // everything a user should know: short groups, ignored modules
   int64_t weights_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
-  int64_t graph_bytes = 0;  // a bound of what captured graphs take
+  int64_t graph_bytes = 0;           // a bound of what captured graphs take
   int64_t largest_tensor_bytes = 0;  // of the checkpoint: what loading may need on top
   int64_t kv_tokens = 0, kv_page_tokens = 0;
   int64_t kv_scales_given = 0;  // layers whose KV scales come from the checkpoint
