@@ -22,7 +22,8 @@ std::vector<KernelInfo> attention_kernels(const CudaQueue& queue) {
   const std::string hopper = queue.capability / 10 != 9 ? "needs a GPU of sm_90"
                              : queue.portable_only      ? "not with --isa portable"
                                                         : "runs";
-  const std::string op = "attention", dims = "head sizes 64, 96, 128, 256, pages of 16";
+  const std::string op = "attention",
+                    dims = "head sizes 64, 128 (not e5m2, int8: 96, 256), pages of 16";
   return {
       {"attention_decode__sm90", op, text("sm_90a; up to 16 rows a KV head; ", dims), hopper},
       {"attention_prefill__sm90", op, text("sm_90a; ", dims), hopper},
