@@ -84,7 +84,7 @@ std::span<const Option> limit_options();
 int run_command_line(std::span<const char* const> argv);
 
 extern const Verb kGenerateVerb, kEvalVerb, kPerplexityVerb, kInspectVerb, kQuantizeVerb,
-    kBenchLatencyVerb, kBenchThroughputVerb, kTokenizeVerb, kSchemesVerb, kKernelsVerb,
-    kDevicesVerb;
+    kBenchLatencyVerb, kBenchThroughputVerb, kBenchGemmVerb, kBenchRooflineVerb, kTokenizeVerb,
+    kSchemesVerb, kKernelsVerb, kDevicesVerb;
 
 }  // namespace mantissa

@@ -36,7 +36,7 @@ constexpr Option kModel[] = {
     {"--attention-backend", kText, "auto", "B", "which attention kernels; auto: the device's first"},
     {"--fast-accum", kFlag, "", "", "FP8 products summed in the tensor cores' short accumulator (CUDA only)"},
     {"--enforce-eager", kFlag, "", "", "decode steps launched kernel by kernel instead of as CUDA graphs (CUDA only)"},
-    {"--no-library-kernels", kFlag, "", "", "only Mantissa's own kernels; on cpu and ref there are no others"},
+    {"--no-library-kernels", kFlag, "", "", "only Mantissa's own kernels; there are no others (libraries are timed in benchmarks)"},
     {"--gpu-memory-utilization", kReal, "0.9", "X", "part of the GPU's memory to use (CUDA only)", "", 0.01, 1},
 };
 constexpr Option kLimits[] = {
@@ -46,9 +46,10 @@ constexpr Option kLimits[] = {
 // clang-format on
 
 constexpr const Verb* kVerbs[] = {
-    &kGenerateVerb, &kEvalVerb,         &kPerplexityVerb,      &kQuantizeVerb,
-    &kInspectVerb,  &kBenchLatencyVerb, &kBenchThroughputVerb, &kTokenizeVerb,
-    &kSchemesVerb,  &kKernelsVerb,      &kDevicesVerb,
+    &kGenerateVerb,      &kEvalVerb,         &kPerplexityVerb,      &kQuantizeVerb,
+    &kInspectVerb,       &kBenchLatencyVerb, &kBenchThroughputVerb, &kBenchGemmVerb,
+    &kBenchRooflineVerb, &kTokenizeVerb,     &kSchemesVerb,         &kKernelsVerb,
+    &kDevicesVerb,
 };
 
 }  // namespace

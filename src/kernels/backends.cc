@@ -1,7 +1,10 @@
 // The rows of all_ops().
 #include "base/error.h"
+#include "kernels/bench_ops.h"
+#include "kernels/cpu/bench.h"
 #include "kernels/cpu/ops.h"
 #ifdef MANTISSA_CUDA
+#include "kernels/cuda/bench.h"
 #include "kernels/cuda/ops.h"
 #endif
 #include "kernels/ops.h"
@@ -19,6 +22,14 @@ constexpr const Ops* kBackends[] = {
 };
 
 }  // namespace
+
+const BenchOps* find_bench_ops(const Ops& ops) {
+  if (&ops == &kCpuOps) return &kCpuBenchOps;
+#ifdef MANTISSA_CUDA
+  if (&ops == &kCudaOps) return &kCudaBenchOps;
+#endif
+  return nullptr;
+}
 
 std::span<const Ops* const> all_ops() {
   return kBackends;

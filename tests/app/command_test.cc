@@ -137,6 +137,12 @@ constexpr Refusal kRefusals[] = {
     {"bench latency MODEL --input-len 500 --output-len 500", "1000 tokens", "at most 512"},
     {"bench latency MODEL --batch-size 999", "--batch-size 999", "smaller batch"},
     {"bench throughput MODEL --input-len 500 --output-len 500", "1000 tokens", "at most 512"},
+    {"bench gemm --device ref", "--device ref is not timed", "--device cpu"},
+    {"bench gemm --device cpu --layers 64", "'64' has no x", "4096x14336"},
+    {"bench gemm --device cpu --tokens 1,x", "'x' is no size", "use 1 to"},
+    {"bench gemm --device cpu --fast-accum", "--fast-accum has no effect", "leave it out"},
+    {"bench gemm --device cpu -q int9", "int9", "fix:"},
+    {"bench roofline --device cpu --sizes 0", "'0' is no size", "use 1 to"},
 };
 
 class Refused : public testing::TestWithParam<Refusal> {};
@@ -296,6 +302,28 @@ TEST(Json, BenchThroughputCountsEveryToken) {
   const json::Document document = json::parse(result.out, "bench throughput");
   EXPECT_EQ(document.root().at("num_requests").as_int(), 3);
   EXPECT_EQ(document.root().at("total_num_tokens").as_int(), 3 * 9);
+}
+
+TEST(Json, BenchGemmNamesKernelSpeedAndError) {
+  const RunResult result = run_mantissa({"bench", "gemm", "--device", "cpu", "-q", "int8",
+                                         "--tokens", "3", "--layers", "64x128", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::Document document = json::parse(result.out, "bench gemm");
+  for (const char* name : {"p10_us", "p50_us", "p90_us", "tflops", "gb_s", "pct_mem_peak"})
+    EXPECT_GT(document.root().at(name).as_number(), 0) << name;
+  for (const char* name : {"scheme", "kernel", "device", "version", "commit"})
+    EXPECT_FALSE(document.root().at(name).as_string().empty()) << name;
+  EXPECT_LT(document.root().at("rms_error").as_number(), 0x1p-8);  // a rounding to bf16
+  EXPECT_GT(document.root().at("sampled").as_int(), 0);
+}
+
+TEST(Json, BenchRooflineHasExpectedAndObserved) {
+  const RunResult result = run_mantissa(
+      {"bench", "roofline", "--device", "cpu", "-q", "int8", "--sizes", "64", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::Document document = json::parse(result.out, "bench roofline");
+  EXPECT_GT(document.root().at("r_gemm_and_ovhd_spdp").as_number(), 1);
+  EXPECT_GT(document.root().at("b_e2e_spdp").as_number(), 0);
 }
 
 TEST(Eval, PrintsLmEvalsTable) {

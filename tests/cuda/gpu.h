@@ -62,12 +62,14 @@ class GpuCodes {
       : host_(host),
         codes_(gpu, host.codes.data(), static_cast<int64_t>(host.codes.size())),
         scales_(gpu, host.scales.data(), static_cast<int64_t>(host.scales.size() * 4)),
-        zeros_(gpu, host.zeros.data(), static_cast<int64_t>(host.zeros.size() * 4)) {}
+        zeros_(gpu, host.zeros.data(), static_cast<int64_t>(host.zeros.size() * 4)),
+        global_(gpu, &host.global, sizeof host.global) {}
   QuantizedActivation view() {
     QuantizedActivation out = host_.view();
     out.codes.data = codes_.as<uint8_t>();
     out.scales.data = scales_.as<float>();
     if (host_.spec.asymmetric) out.zero_points.data = zeros_.as<int32_t>();
+    if (host_.spec.global_scale) out.global_scale = global_.as<float>();
     return out;
   }
   Codes fetch() const {
@@ -75,12 +77,13 @@ class GpuCodes {
     codes_.download(out.codes.data());
     scales_.download(out.scales.data());
     zeros_.download(out.zeros.data());
+    global_.download(&out.global);
     return out;
   }
 
  private:
   Codes host_;
-  OnGpu codes_, scales_, zeros_;
+  OnGpu codes_, scales_, zeros_, global_;
 };
 
 // Whether there is a GPU to test on; the tests are skipped elsewhere.

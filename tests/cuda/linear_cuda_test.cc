@@ -10,7 +10,8 @@ struct Shape {
 };
 constexpr Shape kShapes[] = {{1, 16, 128},   {3, 40, 128},    {8, 200, 256}, {9, 72, 384},
                              {17, 136, 256}, {1, 24, 100},    {5, 64, 96},   {2, 300, 1152},
-                             {4, 4096, 512}, {130, 192, 640}, {1, 17, 4096}};
+                             {4, 4096, 512}, {130, 192, 640}, {1, 17, 4096}, {40, 72, 128},
+                             {32, 48, 1056}};
 constexpr const char* kSchemes[] = {"bf16",
                                     "fp8",
                                     "fp8:act=token",
@@ -36,7 +37,23 @@ constexpr const char* kSchemes[] = {"bf16",
                                     "int4_fp8",
                                     "int4_int8",
                                     "int3_weight_only",
+                                    "int4_int8:g32:asym",
+                                    "int8_int1",
+                                    "int8_int3:g64",
+                                    "int8_int5:asym",
                                     "int8_int8",
+                                    "int8_int8:g32",
+                                    "int2_weight_only:g32:asym",
+                                    "int5_weight_only:channel",
+                                    "int7_weight_only:g256",
+                                    "mxfp8",
+                                    "mxfp6",
+                                    "mxfp6:e2m3",
+                                    "mxfp4",
+                                    "nvfp4",
+                                    "nvfp4:static",
+                                    "mxfp6_weight_only",
+                                    "codebook2:g32",
                                     "mxfp8_weight_only",
                                     "mxfp4_weight_only",
                                     "nvfp4_weight_only",
@@ -85,13 +102,24 @@ std::vector<double> row_norms(Matrix<const float> x) {
   return out;
 }
 
+std::vector<double> values_of(const Tensor& t) {
+  std::vector<double> out;
+  for (int64_t r = 0; r < t.rows(); ++r)
+    for (int64_t c = 0; c < t.cols(); ++c) out.push_back(t.at(r, c));
+  return out;
+}
+
 class LinearCuda : public GpuTest {
  protected:
-  void run(const std::string& name, const Elem& run, const Shape& s, bool f32_out);
+  void run(const std::string& name, const Elem& run, const Shape& s, bool f32_out,
+           const char* isa = "auto");
+  void run_exact(const std::string& name, const Elem& run, const Shape& s, bool f32_out,
+                 const char* isa);
 };
 
-void LinearCuda::run(const std::string& name, const Elem& run, const Shape& s, bool f32_out) {
-  const Device ref(kRefOps), gpu(kCudaOps, {});
+void LinearCuda::run(const std::string& name, const Elem& run, const Shape& s, bool f32_out,
+                     const char* isa) {
+  const Device ref(kRefOps), gpu(kCudaOps, {.isa = isa});
   const Scheme scheme = parse_scheme(name);
   const WeightRequest request{
       .name = "test", .scheme = scheme, .run_dtype = &run, .rows = s.n, .cols = s.k};
@@ -111,6 +139,7 @@ void LinearCuda::run(const std::string& name, const Elem& run, const Shape& s, b
   if (codes.spec.when == When::kStatic) {
     codes.scales[0] = 0.03f;
     codes.zeros[0] = -7;
+    codes.global = 0.002f;
   }
   Activation x_ref = high_only(x.view());
   if (scheme.activation.quantized()) {
@@ -158,13 +187,116 @@ void LinearCuda::run(const std::string& name, const Elem& run, const Shape& s, b
                       unit * x_norms[static_cast<size_t>(m)] * w_norms[static_cast<size_t>(n)]);
     }
   }
-  EXPECT_TRUE(compare::within(out.fetch().view(), want, bound))
-      << name << " " << run.name << " " << s.m << " x " << s.n << " x " << s.k;
+  const Tensor got = out.fetch();
+  const std::string label = text(name, " ", run.name, " ", s.m, " x ", s.n, " x ", s.k, " ", isa);
+  EXPECT_TRUE(compare::within(got.view(), want, bound)) << label;
+  const compare::Rms rms = compare::rms_of(got.view(), want);
+  const double sums = 4 * std::sqrt(static_cast<double>(s.k)) * (e4m3 ? 0x1p-14 : 0x1p-24);
+  EXPECT_LE(rms.error, (compare::unit_roundoff(out_elem) + sums) * rms.value) << label;
+}
+
+// The code of a small integer, or of the nearest that the format has.
+uint8_t small_code(const Elem& elem, int value) {
+  const double least = std::max(-2.0, min_value(elem)), most = std::min(2.0, max_value(elem));
+  return static_cast<uint8_t>(encode(elem, std::clamp<double>(value, least, most)));
+}
+
+// Codes of small integers and scales of 1: every partial sum is exact, so results are too.
+void LinearCuda::run_exact(const std::string& name, const Elem& run, const Shape& s, bool f32_out,
+                           const char* isa) {
+  const Device gpu(kCudaOps, {.isa = isa});
+  const Scheme scheme = parse_scheme(name);
+  const WeightRequest request{
+      .name = "test", .scheme = scheme, .run_dtype = &run, .rows = s.n, .cols = s.k};
+  std::mt19937 random(static_cast<uint32_t>(s.m + s.n + s.k));
+  const auto draw = [&] { return static_cast<int>(random() % 5) - 2; };
+  QuantRows q = quantized(scheme.weight, run, s);  // for its shape
+  std::vector<double> w(static_cast<size_t>(s.n * s.k)), x(static_cast<size_t>(s.m * s.k));
+  if (scheme.weight.quantized()) {
+    std::ranges::fill(q.scales, 1.0f);
+    std::ranges::fill(q.zero_points, 0);
+    q.global_scale = 1;
+    for (float& entry : q.codebook) entry = static_cast<float>(draw());
+    for (uint8_t& code : q.codes)
+      code =
+          scheme.weight.codebook ? static_cast<uint8_t>(random() % 4) : small_code(*q.elem, draw());
+  } else {
+    for (size_t i = 0; i < w.size(); ++i) {
+      const auto code = encode(run, draw());
+      std::memcpy(q.codes.data() + i * static_cast<size_t>(run.bits() / 8), &code,
+                  static_cast<size_t>(run.bits() / 8));
+    }
+  }
+  std::vector<float> values(w.size());
+  dequantize(q, {values.data(), s.n, s.k});
+  std::ranges::copy(values, w.begin());
+  const Packed packed(gpu, request, q);
+
+  const bool codes_in = scheme.activation.quantized();
+  Tensor high(run, s.m, s.k);
+  Codes codes(codes_in ? scheme.activation : parse_scheme("int8").activation, s.m, s.k);
+  std::ranges::fill(codes.scales, 1.0f);
+  std::ranges::fill(codes.zeros, 0);
+  for (int64_t i = 0; i < s.m * s.k; ++i) {
+    const int value = draw();
+    x[static_cast<size_t>(i)] = value;
+    high.set(i / s.k, i % s.k, value);
+    codes.codes[static_cast<size_t>(i)] = small_code(*codes.spec.elem, value);
+  }
+  const GpuTensor gpu_high(gpu, high);
+  GpuCodes gpu_codes(gpu, codes);
+  Activation in = high_only(gpu_high.view());
+  if (codes_in) {
+    in.quantized[0] = gpu_codes.view();
+    in.quantized_count = 1;
+  }
+  const Elem& out_elem = f32_out ? kF32 : run;
+  const GpuTensor out(gpu, poisoned(out_elem, s.m, s.n));
+  gpu.ops.linear(out.view(), in, packed.weight, {}, gpu.queue());
+  Tensor want(out_elem, s.m, s.n);
+  for (int64_t m = 0; m < s.m; ++m) {
+    for (int64_t n = 0; n < s.n; ++n) {
+      double sum = 0;
+      for (int64_t k = 0; k < s.k; ++k)
+        sum += x[static_cast<size_t>(m * s.k + k)] * w[static_cast<size_t>(n * s.k + k)];
+      want.set(m, n, sum);
+    }
+  }
+  EXPECT_TRUE(compare::within(out.fetch().view(), values_of(want),
+                              std::vector<double>(static_cast<size_t>(s.m * s.n), 0)))
+      << name << " " << run.name << " " << s.m << " x " << s.n << " x " << s.k << " " << isa;
 }
 
 TEST_F(LinearCuda, EveryFormatInBf16) {
   for (const char* name : kSchemes)
     for (const Shape& s : kShapes) run(name, kBF16, s, s.m % 2 == 0);
+}
+TEST_F(LinearCuda, ExactOnSmallIntegers) {
+  for (const char* name : kSchemes) {
+    for (const Shape& s : {kShapes[1], kShapes[3], kShapes[9], kShapes[11], kShapes[12]})
+      run_exact(name, kBF16, s, s.m % 2 == 1, "auto");
+    for (const Shape& s : {kShapes[2], kShapes[9]}) run_exact(name, kBF16, s, false, "portable");
+  }
+}
+TEST_F(LinearCuda, PortableKernels) {
+  for (const char* name : kSchemes)
+    for (const Shape& s : {kShapes[2], kShapes[9], kShapes[12]})
+      run(name, kBF16, s, s.m == 8, "portable");
+}
+TEST_F(LinearCuda, NothingOnNoRows) {
+  for (const char* name : kSchemes) {
+    const Device gpu(kCudaOps, {});
+    const Scheme scheme = parse_scheme(name);
+    const Shape s{2, 16, 128};
+    const Packed packed(
+        gpu, {.name = "test", .scheme = scheme, .run_dtype = &kBF16, .rows = s.n, .cols = s.k},
+        quantized(scheme.weight, kBF16, s));
+    const GpuTensor out(gpu, poisoned(kBF16, 1, s.n));
+    View none = out.view();
+    none.rows = 0;
+    gpu.ops.linear(none, Activation{}, packed.weight, {}, gpu.queue());
+    EXPECT_TRUE(compare::bit_equal(out.fetch().view(), poisoned(kBF16, 1, s.n).view())) << name;
+  }
 }
 TEST_F(LinearCuda, EveryFormatInF16) {
   for (const char* name : kSchemes)

@@ -6,9 +6,25 @@ namespace mantissa {
 namespace {
 
 constexpr const Elem* kRun[] = {&kBF16, &kF16, &kF32};
-constexpr const char* kQuantizing[] = {"fp8",         "ptpc_fp8",        "fp8_block",
-                                       "int8",        "int8:asym",       "fp8_static",
-                                       "int8:static", "int8:asym:static"};
+constexpr const char* kQuantizing[] = {"fp8",
+                                       "ptpc_fp8",
+                                       "fp8_block",
+                                       "int8",
+                                       "int8:asym",
+                                       "fp8_static",
+                                       "int8:static",
+                                       "int8:asym:static",
+                                       "mxfp8",
+                                       "mxfp8:recipe=even",
+                                       "mxfp6",
+                                       "mxfp6:e2m3",
+                                       "mxfp4",
+                                       "mxfp4:recipe=rceil",
+                                       "mxfp4:recipe=modelopt",
+                                       "nvfp4",
+                                       "nvfp4:static",
+                                       "nvfp4:recipe=ct",
+                                       "nvfp4:recipe=modelopt"};
 
 class RowsCuda : public GpuTest {};
 
@@ -22,6 +38,7 @@ void check_codes(const Device& gpu, const Elem& run, int64_t m, int64_t k, const
   Codes empty(spec, m, k);
   if (spec.when == When::kStatic) {  // small enough that some values saturate
     empty.scales[0] = spec.elem->is_float() ? 0.004f : 0.017f;
+    empty.global = 0.002f;
     empty.zeros[0] = 5;
   }
   GpuCodes codes(gpu, empty), alone(gpu, empty);

@@ -1,18 +1,20 @@
 // Persistent, warp-specialized GEMM for sm_90a. A cluster of two blocks computes a tile of 256 x N
 // (128 rows each); the blocks share B: each loads half of it and multicasts it to both.
 //
-//   producer warp   TMA: A [128, 128 bytes], half of B -> ring of kStages stages
+//   producer warp   TMA: A [128, 128 bytes], half of B -> ring of stages
 //   2 consumer warp groups, 64 rows each: wgmma from shared memory, then the epilogue
+//   2 mover warps, one a consumer: TMA of the residual into, and of results out of, the staging
 //
 // Accumulation of e4m3: Hopper's tensor cores keep about 14 bits below the largest addend, so sums
 // of more than 128 products drift. By default every 128 of K are summed in a fresh accumulator and
 // added to float32 registers ("two-level"); half of the columns at a time, so that both fit the
 // register file while the other warp group keeps the tensor cores busy. fast_accum leaves out the
-// promotion.
+// promotion; block scales are applied by it.
 #include <algorithm>
 
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/gemm_sm90.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/tensor_map.h"
 
@@ -29,18 +31,20 @@ constexpr int kChunkN = 64;                    // columns that leave through sha
 constexpr int kChunkBytes = 64 * kChunkN * 2;  // of one warp group
 constexpr int kSharedBytesMax = 227 * 1024;
 constexpr int kStagesMax = 6;
-constexpr int kBarrierBytes = 2 * kStagesMax * 8;
 constexpr int kRasterRows = 8;  // cluster tiles of M that share their columns of B in L2
+constexpr int kSlotsMax = 4;
+constexpr int kBarrierBytes = (2 * kStagesMax + 2 * kConsumerGroups * kSlotsMax) * 8;
+
+enum class Sums : uint8_t { kPlain, kPromoted, kBlocks };
 
 struct Config {
   GemmElem elem;
-  bool fast;
-  int n;  // columns of a tile
-  bool out_f32;
+  Sums sums;
+  int n;      // columns of a tile
+  int slots;  // chunks of a consumer's staging
+  constexpr int chunks() const { return n / kChunkN; }
   constexpr int stage_bytes() const { return (kBlockM + n) * kStageBytesK; }
-  constexpr int staging_bytes() const {
-    return out_f32 ? 0 : kConsumerGroups * n / kChunkN * kChunkBytes;
-  }
+  constexpr int staging_bytes() const { return kConsumerGroups * slots * kChunkBytes; }
   constexpr int column_bytes() const { return kConsumerGroups * n * 4; }
   constexpr int fixed_bytes() const { return staging_bytes() + column_bytes() + kBarrierBytes; }
   constexpr int stages() const {
@@ -51,13 +55,22 @@ struct Config {
 
 struct Params {
   const float *a_scale, *b_scale, *bias;
-  const __nv_bfloat16* residual;
   void* out;  // [M, N] bf16 or float32
-  int64_t residual_stride, out_stride;
-  int a_scale_stride, b_scale_stride;
+  int64_t out_stride, a_scale_stride, b_scale_stride;
   int m, n, k_stages;
   int tiles_m, tiles_n;  // of clusters
+  bool out_f32, residual;
 };
+
+// The tiles of this block's cluster.
+struct Walk {
+  int first, step, count;
+};
+__device__ Walk walk_of(const Params& p) {
+  const int first = static_cast<int>(blockIdx.x) / kCluster;
+  const int step = static_cast<int>(gridDim.x) / kCluster, all = p.tiles_m * p.tiles_n;
+  return {first, step, first < all ? (all - first - 1) / step + 1 : 0};
+}
 
 struct TileAt {
   int m, n;
@@ -106,24 +119,37 @@ struct Ring {
   }
 };
 
+// The weights of the first stages are asked for before the kernel that makes A has ended.
 template <Config C>
 __device__ void produce(const CUtensorMap& a, const CUtensorMap& b, const Params& p,
                         unsigned char* stages, Ring<C.stages()> ring) {
   constexpr int kPerStageK = kStageBytesK / (C.elem == GemmElem::kBf16 ? 2 : 1);  // elements
   constexpr int kHalfN = C.n / kCluster;
   const int rank = static_cast<int>(ptx::cluster_rank());
-  for (int t = static_cast<int>(blockIdx.x) / kCluster; t < p.tiles_m * p.tiles_n;
-       t += static_cast<int>(gridDim.x) / kCluster) {
-    const TileAt tile = tile_at(t, p);
-    const int row = (tile.m * kCluster + rank) * kBlockM;
-    const int col = tile.n * C.n + rank * kHalfN;
-    for (int k = 0; k < p.k_stages; ++k) {
+  const Walk walk = walk_of(p);
+  const auto load_a = [&](int stage, const TileAt& tile, int k) {
+    ptx::tensor_load(stages + stage * C.stage_bytes(), &a, k * kPerStageK,
+                     (tile.m * kCluster + rank) * kBlockM, &ring.full[stage]);
+  };
+  const auto load_b = [&](int stage, const TileAt& tile, int k) {
+    ptx::mbarrier_expect_bytes(&ring.full[stage], C.stage_bytes());
+    ptx::tensor_load_multicast(
+        stages + stage * C.stage_bytes() + (kBlockM + rank * kHalfN) * kStageBytesK, &b,
+        k * kPerStageK, tile.n * C.n + rank * kHalfN, &ring.full[stage], (1 << kCluster) - 1);
+  };
+  const int ahead = walk.count > 0 ? min(C.stages(), p.k_stages) : 0;
+  for (int k = 0; k < ahead; ++k) load_b(k, tile_at(walk.first, p), k);
+  ptx::grid_dependency_wait();
+  for (int k = 0; k < ahead; ++k) {
+    load_a(k, tile_at(walk.first, p), k);
+    ring.advance();
+  }
+  for (int i = 0; i < walk.count; ++i) {
+    const TileAt tile = tile_at(walk.first + i * walk.step, p);
+    for (int k = i == 0 ? ahead : 0; k < p.k_stages; ++k) {
       ptx::mbarrier_wait(&ring.empty[ring.stage], ring.parity ^ 1);
-      unsigned char* to = stages + ring.stage * C.stage_bytes();
-      ptx::mbarrier_expect_bytes(&ring.full[ring.stage], C.stage_bytes());
-      ptx::tensor_load(to, &a, k * kPerStageK, row, &ring.full[ring.stage]);
-      ptx::tensor_load_multicast(to + (kBlockM + rank * kHalfN) * kStageBytesK, &b, k * kPerStageK,
-                                 col, &ring.full[ring.stage], (1 << kCluster) - 1);
+      load_b(ring.stage, tile, k);
+      load_a(ring.stage, tile, k);
       ring.advance();
     }
   }
@@ -167,13 +193,50 @@ __device__ void accumulate_plain(Acc (&sums)[C.n / 2], const Params& p, unsigned
   if (previous >= 0) release(ring, previous);
 }
 
+// What the 128 products of a stage are multiplied with: a scale a row and block of 128 columns.
+// Loaded a stage ahead.
+template <Config C>
+struct StageScales {
+  uint32_t a[2], b[2];  // where rows lane / 4 and + 8, and the tile's two blocks of 128, begin
+  int boundary;         // the tile's column where its second block begins
+  float next_a[2], next_b[2];
+
+  __device__ StageScales(const Params& p, TileAt tile, int group) {
+    if constexpr (C.sums == Sums::kBlocks) {
+      const int thread = static_cast<int>(threadIdx.x) % 128;
+      const int row0 = (tile.m * kCluster + static_cast<int>(ptx::cluster_rank())) * kBlockM;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int row = row0 + group * 64 + thread / 32 * 16 + thread % 32 / 4 + 8 * i;
+        const int col = tile.n * C.n + i * (C.n - 1);
+        a[i] = static_cast<uint32_t>(min(row, p.m - 1) * p.a_scale_stride);
+        b[i] = static_cast<uint32_t>(min(col, p.n - 1) * p.b_scale_stride);
+      }
+      boundary = C.n == 192 ? 128 - tile.n * C.n % 128 : 128;
+      load(p, 0);
+    }
+  }
+  __device__ void load(const Params& p, uint32_t k) {
+    if constexpr (C.sums == Sums::kBlocks) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        next_a[i] = p.a_scale[a[i] + k];
+        next_b[i] = __ldg(p.b_scale + b[i] + k);
+      }
+    }
+  }
+};
+
 // Sums of 128 products in the tensor core, the rest in float32.
 template <Config C>
 __device__ void accumulate_promoted(float (&sums)[C.n / 2], const Params& p, unsigned char* stages,
-                                    Ring<C.stages()>& ring, int group) {
+                                    Ring<C.stages()>& ring, int group, StageScales<C> scales) {
 #pragma unroll
   for (int i = 0; i < C.n / 2; ++i) sums[i] = 0;
   for (int k = 0; k < p.k_stages; ++k) {
+    const float row[2] = {scales.next_a[0], scales.next_a[1]};
+    const float column[2] = {scales.next_b[0], scales.next_b[1]};
+    if (k + 1 < p.k_stages) scales.load(p, k + 1);
     ptx::mbarrier_wait(&ring.full[ring.stage], ring.parity);
     const unsigned char* at = stages + ring.stage * C.stage_bytes();
     const uint64_t a = matrix_descriptor(at + group * 64 * kStageBytesK);
@@ -190,8 +253,20 @@ __device__ void accumulate_promoted(float (&sums)[C.n / 2], const Params& p, uns
       ptx::wgmma_commit();
       ptx::wgmma_wait<0>();
       if (half == 1) release(ring, ring.stage);
+      if constexpr (C.sums == Sums::kBlocks) {
+        const float factor[2][2] = {{row[0] * column[0], row[1] * column[0]},
+                                    {row[0] * column[1], row[1] * column[1]}};
 #pragma unroll
-      for (int i = 0; i < C.n / 4; ++i) sums[half * (C.n / 4) + i] += part[i];
+        for (int i = 0; i < C.n / 4; ++i) {
+          const int col = half * C.n / 2 + i / 4 * 8;
+          const bool second = col >= (C.n == 192 ? scales.boundary : 128);
+          float& sum = sums[half * (C.n / 4) + i];
+          sum = fmaf(part[i], second ? factor[1][i / 2 % 2] : factor[0][i / 2 % 2], sum);
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < C.n / 4; ++i) sums[half * (C.n / 4) + i] += part[i];
+      }
     }
     ring.advance();
   }
@@ -199,187 +274,218 @@ __device__ void accumulate_promoted(float (&sums)[C.n / 2], const Params& p, uns
 
 // What the epilogue of one tile needs. Scales are asked for before the sums, so that they are there
 // after them; element (j, i) of a tile row is column 8 j + 2 (lane % 4) + i.
+template <Config C>
 struct Epilogue {
+  static constexpr int kColumnsEach = (C.n + 127) / 128;
   int row0, col0;                    // of this warp group's 64 rows
   float row_scale[2];                // rows lane / 4 and lane / 4 + 8 of this warp's 16
-  const __nv_bfloat16* residual[2];  // at column col0; nullptr: none, or beyond M
+  float column_scale[kColumnsEach];  // columns thread + 128 i
   float* columns;                    // [N of the tile] scales, shared by this warp group
+
+  __device__ Epilogue(const Params& p, TileAt tile, float* columns, int group)
+      : row0((tile.m * kCluster + static_cast<int>(ptx::cluster_rank())) * kBlockM + group * 64),
+        col0(tile.n * C.n),
+        columns(columns) {
+    const int thread = static_cast<int>(threadIdx.x) % 128;
+    const bool rows = C.sums != Sums::kBlocks && p.a_scale != nullptr;
+    const bool cols = C.sums != Sums::kBlocks && p.b_scale != nullptr;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = min(row0 + thread / 32 * 16 + thread % 32 / 4 + 8 * r, p.m - 1);
+      row_scale[r] = rows ? p.a_scale[row * p.a_scale_stride] : 1.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kColumnsEach; ++i) {
+      const int col = min(col0 + thread + 128 * i, p.n - 1);
+      column_scale[i] = cols ? __ldg(p.b_scale + col * p.b_scale_stride) : 1.0f;
+    }
+  }
+  __device__ void share_columns(int group) const {
+    const int thread = static_cast<int>(threadIdx.x) % 128;
+    // The sums are there, so every warp of the group has left the last tile.
+#pragma unroll
+    for (int i = 0; i < kColumnsEach; ++i) {
+      if (thread + 128 * i < C.n) columns[thread + 128 * i] = column_scale[i];
+    }
+    ptx::named_barrier(1 + group, 128);  // columns are complete
+  }
 };
 
-template <Config C>
-__device__ Epilogue begin_epilogue(const Params& p, TileAt tile, float* columns, int group,
-                                   float (&column_scale)[C.n / 128 + 1]) {
-  const int thread = static_cast<int>(threadIdx.x) % 128, lane = thread % 32;
-  Epilogue e{
-      .row0 = (tile.m * kCluster + static_cast<int>(ptx::cluster_rank())) * kBlockM + group * 64,
-      .col0 = tile.n * C.n,
-      .row_scale = {},
-      .residual = {},
-      .columns = columns};
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int row = e.row0 + thread / 32 * 16 + lane / 4 + 8 * r;
-    const bool inside = row < p.m;
-    e.row_scale[r] =
-        inside && p.a_scale != nullptr ? __ldg(p.a_scale + row * p.a_scale_stride) : 1.0f;
-    e.residual[r] =
-        inside && p.residual != nullptr ? p.residual + row * p.residual_stride + e.col0 : nullptr;
-  }
-#pragma unroll
-  for (int i = 0; i < C.n / 128 + 1; ++i) {
-    const int col = e.col0 + thread + 128 * i;
-    column_scale[i] =
-        col < p.n && p.b_scale != nullptr ? __ldg(p.b_scale + col * p.b_scale_stride) : 1.0f;
-  }
-  return e;
-}
-
-template <Config C>
-__device__ void share_columns(const Epilogue& e, const float (&column_scale)[C.n / 128 + 1],
-                              int group) {
-  const int thread = static_cast<int>(threadIdx.x) % 128;
-#pragma unroll
-  for (int i = 0; i < C.n / 128 + 1; ++i) {
-    if (thread + 128 * i < C.n) e.columns[thread + 128 * i] = column_scale[i];
-  }
-  if (thread == 0) ptx::store_wait_read<0>();
-  ptx::named_barrier(1 + group, 128);  // e.columns is complete, the last tile has left the staging
-}
-
-// The pair of residuals at each row, as read; zeros where there is none.
-__device__ void load_residual(const Epilogue& e, const Params& p, int col,
-                              __nv_bfloat162 (&residual)[2]) {
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const bool inside = e.residual[r] != nullptr && e.col0 + col < p.n;
-    residual[r] = inside ? *reinterpret_cast<const __nv_bfloat162*>(e.residual[r] + col)
-                         : __floats2bfloat162_rn(0, 0);
-  }
-}
-
 // sums: rows r at columns col, col + 1 are sums[2 r], sums[2 r + 1].
-template <class Acc>
-__device__ void finish_pair(const Acc* sums, int col, const Epilogue& e, const Params& p,
-                            const __nv_bfloat162 (&residual)[2], float (&value)[2][2]) {
+template <bool kBias, Config C, class Acc>
+__device__ void finish_pair(const Acc* sums, int col, const Epilogue<C>& e, const Params& p,
+                            float2 (&value)[2]) {
   const float2 scale = *reinterpret_cast<const float2*>(e.columns + col);
   float2 bias = make_float2(0, 0);
-  if (p.bias != nullptr && e.col0 + col < p.n) {
+  if (kBias && p.bias != nullptr && e.col0 + col < p.n)
     bias = make_float2(__ldg(p.bias + e.col0 + col), __ldg(p.bias + e.col0 + col + 1));
-  }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const float2 add = __bfloat1622float2(residual[r]);
-    value[r][0] = fmaf(static_cast<float>(sums[2 * r]) * e.row_scale[r], scale.x, bias.x + add.x);
-    value[r][1] =
-        fmaf(static_cast<float>(sums[2 * r + 1]) * e.row_scale[r], scale.y, bias.y + add.y);
+    value[r].x = fmaf(static_cast<float>(sums[2 * r]) * e.row_scale[r], scale.x, bias.x);
+    value[r].y = fmaf(static_cast<float>(sums[2 * r + 1]) * e.row_scale[r], scale.y, bias.y);
   }
 }
 
 template <Config C, class Acc>
-__device__ void store_f32(const Acc (&sums)[C.n / 2], const Epilogue& e, const Params& p) {
+__device__ void store_f32(const Acc (&sums)[C.n / 2], const Epilogue<C>& e, const Params& p) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int j = 0; j < C.n / 8; ++j) {
     const int col = 8 * j + 2 * (lane % 4);
-    __nv_bfloat162 residual[2];
-    float value[2][2];
-    load_residual(e, p, col, residual);
-    finish_pair(sums + 4 * j, col, e, p, residual, value);
+    float2 value[2];
+    finish_pair<true, C>(sums + 4 * j, col, e, p, value);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = e.row0 + static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4 + 8 * r;
       if (row < p.m && e.col0 + col < p.n) {
         *reinterpret_cast<float2*>(static_cast<float*>(p.out) + row * p.out_stride + e.col0 + col) =
-            make_float2(value[r][0], value[r][1]);
+            value[r];
       }
     }
   }
 }
 
-// bf16 leaves through shared memory and the copy engine, a whole tile at once: nobody waits while
-// it is written, the sums of the next tile begin. (Two buffers of 64 columns waited behind the next
-// tile's loads in the engine's queue, direct stores waited for L2: 6 us a tile each.)
-template <Config C, class Acc>
-__device__ void store_bf16(const Acc (&sums)[C.n / 2], const CUtensorMap& out, const Epilogue& e,
-                           const Params& p, unsigned char* staging, int group) {
-  const int lane = static_cast<int>(threadIdx.x) % 32,
-            warp = static_cast<int>(threadIdx.x) / 32 % 4;
-  const int matrix = lane / 8, row = warp * 16 + lane % 8 + 8 * (matrix % 2);
-  unsigned char* mine = staging + group * (C.n / kChunkN) * kChunkBytes + row * 128;
+// The staging of one consumer: slots of 64 rows x 64 columns of bf16, swizzled as the tensor maps
+// expect. Chunk q (of all tiles of this block) passes through slot q % slots: the mover makes it
+// ready (empty, or holding the residual), the consumer writes it, the mover stores it.
+template <Config C>
+struct Staging {
+  unsigned char* slots;
+  uint64_t *ready, *written;  // [slots]
+  __device__ unsigned char* slot(int q) const { return slots + q % C.slots * kChunkBytes; }
+  __device__ void wait(uint64_t* barriers, int q) const {
+    ptx::mbarrier_wait(&barriers[q % C.slots], static_cast<uint32_t>(q / C.slots) & 1);
+  }
+};
+
+__device__ float2 unpack(uint32_t bf16x2) {
+  return make_float2(__uint_as_float(bf16x2 << 16), __uint_as_float(bf16x2 & 0xffff0000u));
+}
+
+// Chunks q, q + 1, ...: the tile's columns leave for the mover. Nobody waits while they are stored,
+// the sums of the next tile begin.
+template <bool kBias, bool kResidual, Config C, class Acc>
+__device__ void stage_bf16(const Acc (&sums)[C.n / 2], const Epilogue<C>& e, const Params& p,
+                           const Staging<C>& staging, int q) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int matrix = lane / 8,
+            row = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane % 8 + 8 * (matrix % 2);
 #pragma unroll
-  for (int j = 0; j < C.n / 16; ++j) {
-    uint32_t packed[4];
+  for (int chunk = 0; chunk < C.chunks(); ++chunk, ++q) {
+    unsigned char* mine = staging.slot(q) + row * 128;
+    staging.wait(staging.ready, q);
 #pragma unroll
-    for (int b = 0; b < 2; ++b) {
-      const int col = 16 * j + 8 * b + 2 * (lane % 4);
-      __nv_bfloat162 residual[2];
-      float value[2][2];
-      load_residual(e, p, col, residual);
-      finish_pair(sums + 8 * j + 4 * b, col, e, p, residual, value);
+    for (int j = 0; j < kChunkN / 16; ++j) {
+      const int piece = 2 * j + matrix / 2;  // of 16 bytes
+      unsigned char* to = mine + (piece ^ (row % 8)) * 16;
+      uint32_t packed[4], residual[4];
+      if (kResidual) ptx::load_matrix_x4(residual, ptx::shared_address(to));
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const __nv_bfloat162 two = __floats2bfloat162_rn(value[r][0], value[r][1]);
-        packed[2 * b + r] = *reinterpret_cast<const uint32_t*>(&two);
+      for (int b = 0; b < 2; ++b) {
+        float2 value[2];
+        finish_pair<kBias, C>(sums + (chunk * kChunkN / 8 + 2 * j + b) * 4,
+                              chunk * kChunkN + 16 * j + 8 * b + 2 * (lane % 4), e, p, value);
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          if (kResidual) {
+            const float2 add = unpack(residual[2 * b + r]);
+            value[r] = make_float2(value[r].x + add.x, value[r].y + add.y);
+          }
+          const __nv_bfloat162 two = __floats2bfloat162_rn(value[r].x, value[r].y);
+          packed[2 * b + r] = *reinterpret_cast<const uint32_t*>(&two);
+        }
       }
+      ptx::store_matrix_x4(to, packed[0], packed[1], packed[2], packed[3]);
     }
-    const int piece = 2 * (j % 4) + matrix / 2;  // of 16 bytes, swizzled as the tensor map expects
-    ptx::store_matrix_x4(mine + j / 4 * kChunkBytes + ((piece ^ (row % 8)) * 16), packed[0],
-                         packed[1], packed[2], packed[3]);
+    ptx::fence_async_shared();
+    __syncwarp();  // this warp's 16 rows are written, visible to the copy engine
+    if (lane == 0) ptx::mbarrier_arrive(&staging.written[q % C.slots]);
   }
-  ptx::fence_async_shared();
-  ptx::named_barrier(1 + group, 128);  // the tile is written, visible to the copy engine
-  if (threadIdx.x % 128 == 0) {
-#pragma unroll
-    for (int chunk = 0; chunk < C.n / kChunkN; ++chunk) {
-      ptx::tensor_store(&out, staging + (group * (C.n / kChunkN) + chunk) * kChunkBytes,
-                        e.col0 + chunk * kChunkN, e.row0);
-    }
+}
+
+// A mover: one thread.
+template <Config C>
+__device__ void move(const CUtensorMap& out, const CUtensorMap& residual, const Params& p,
+                     const Staging<C>& staging, int group) {
+  const Walk walk = walk_of(p);
+  const int chunks = walk.count * C.chunks();
+  const auto at = [&](int q) {
+    const TileAt tile = tile_at(walk.first + q / C.chunks() * walk.step, p);
+    return TileAt{
+        (tile.m * kCluster + static_cast<int>(ptx::cluster_rank())) * kBlockM + group * 64,
+        tile.n * C.n + q % C.chunks() * kChunkN};
+  };
+  const auto make_ready = [&](int q) {
+    uint64_t* ready = &staging.ready[q % C.slots];
+    if (!p.residual) return ptx::mbarrier_arrive(ready);
+    const TileAt from = at(q);
+    ptx::mbarrier_expect_bytes(ready, kChunkBytes);
+    ptx::tensor_load(staging.slot(q), &residual, from.n, from.m, ready);
+  };
+  ptx::grid_dependency_wait();
+  for (int q = 0; q < min(C.slots, chunks); ++q) make_ready(q);
+  for (int q = 0; q < chunks; ++q) {
+    staging.wait(staging.written, q);
+    const TileAt to = at(q);
+    ptx::tensor_store(&out, staging.slot(q), to.n, to.m);
     ptx::store_commit();
+    ptx::store_wait_read<1>();  // the chunk before has left its slot
+    if (q > 0 && q - 1 + C.slots < chunks) make_ready(q - 1 + C.slots);
   }
+  ptx::store_wait<0>();
 }
 
 template <Config C>
-__device__ void consume(const CUtensorMap& out, const Params& p, unsigned char* stages,
-                        unsigned char* staging, float* columns, Ring<C.stages()> ring, int group) {
+__device__ void consume(const Params& p, unsigned char* stages, const Staging<C>& staging,
+                        float* columns, Ring<C.stages()> ring, int group) {
   using Acc = typename Accumulator<C.elem>::Type;
-  for (int t = static_cast<int>(blockIdx.x) / kCluster; t < p.tiles_m * p.tiles_n;
-       t += static_cast<int>(gridDim.x) / kCluster) {
-    float column_scale[C.n / 128 + 1];
-    const Epilogue e =
-        begin_epilogue<C>(p, tile_at(t, p), columns + group * C.n, group, column_scale);
+  const Walk walk = walk_of(p);
+  ptx::grid_dependency_wait();
+  for (int i = 0; i < walk.count; ++i) {
+    const TileAt tile = tile_at(walk.first + i * walk.step, p);
+    const Epilogue<C> e(p, tile, columns, group);
     Acc sums[C.n / 2];
-    if constexpr (C.elem == GemmElem::kE4M3 && !C.fast) {
-      accumulate_promoted<C>(sums, p, stages, ring, group);
-    } else {
+    if constexpr (C.sums == Sums::kPlain) {
       accumulate_plain<C>(sums, p, stages, ring, group);
-    }
-    share_columns<C>(e, column_scale, group);
-    if constexpr (C.out_f32) {
-      store_f32<C, Acc>(sums, e, p);
-      ptx::named_barrier(1 + group, 128);  // e.columns has been read
     } else {
-      store_bf16<C, Acc>(sums, out, e, p, staging, group);
+      accumulate_promoted<C>(sums, p, stages, ring, group, StageScales<C>(p, tile, group));
+    }
+    e.share_columns(group);
+    const int q = i * C.chunks();
+    if (p.out_f32) {
+      store_f32<C, Acc>(sums, e, p);
+    } else if (p.bias != nullptr) {
+      p.residual ? stage_bf16<true, true, C, Acc>(sums, e, p, staging, q)
+                 : stage_bf16<true, false, C, Acc>(sums, e, p, staging, q);
+    } else {
+      p.residual ? stage_bf16<false, true, C, Acc>(sums, e, p, staging, q)
+                 : stage_bf16<false, false, C, Acc>(sums, e, p, staging, q);
     }
   }
-  if (threadIdx.x % 128 == 0) ptx::store_wait<0>();
 }
 
 // nvcc 13.0 cannot name a kernel whose template argument is a structure, so it goes inside a type.
-template <GemmElem kElem, bool kFast, int kN, bool kOutF32>
+template <GemmElem kElem, Sums kSums, int kN, int kSlots>
 struct Row {
-  static constexpr Config kConfig{kElem, kFast, kN, kOutF32};
+  static constexpr Config kConfig{kElem, kSums, kN, kSlots};
 };
 
 template <class R>
-__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     gemm_kernel__sm90(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b,
-                      const __grid_constant__ CUtensorMap out, const Params p) {
+                      const __grid_constant__ CUtensorMap out,
+                      const __grid_constant__ CUtensorMap residual, const Params p) {
   constexpr Config C = R::kConfig;
   extern __shared__ __align__(1024) unsigned char stages[];  // the swizzle counts from 1024
-  unsigned char* staging = stages + C.stages() * C.stage_bytes();
-  auto* columns = reinterpret_cast<float*>(staging + C.staging_bytes());
+  unsigned char* slots = stages + C.stages() * C.stage_bytes();
+  auto* columns = reinterpret_cast<float*>(slots + C.staging_bytes());
   auto* barriers = reinterpret_cast<uint64_t*>(columns + C.column_bytes() / 4);
   const Ring<C.stages()> ring{barriers, barriers + C.stages()};
+  uint64_t* staging_barriers = barriers + 2 * C.stages();
+  const auto staging_of = [&](int group) {
+    uint64_t* ready = staging_barriers + group * 2 * C.slots;
+    return Staging<C>{slots + group * C.slots * kChunkBytes, ready, ready + C.slots};
+  };
 
   if (threadIdx.x == 0) {
     ptx::tensor_prefetch(&a);
@@ -389,22 +495,31 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
       ptx::mbarrier_init(&ring.full[s], 1);
       ptx::mbarrier_init(&ring.empty[s], kConsumerGroups * kCluster);
     }
+    for (int s = 0; s < kConsumerGroups * C.slots; ++s) {
+      const Staging<C> staging = staging_of(s / C.slots);
+      ptx::mbarrier_init(&staging.ready[s % C.slots], 1);
+      ptx::mbarrier_init(&staging.written[s % C.slots], 4);  // warps
+    }
     ptx::fence_barrier_init();
   }
   ptx::cluster_sync();  // both blocks' barriers exist before anyone arrives on them
+  ptx::grid_dependency_launch();
 
   const int group = static_cast<int>(threadIdx.x) / 128;
   if (group == kConsumerGroups) {
     ptx::registers_lower<40>();
-    if (threadIdx.x % 128 == 0) produce<C>(a, b, p, stages, ring);
+    const int role = static_cast<int>(threadIdx.x) % 128;
+    if (role == 0) produce<C>(a, b, p, stages, ring);
+    if (role == 32 && !p.out_f32) move<C>(out, residual, p, staging_of(0), 0);
+    if (role == 64 && !p.out_f32) move<C>(out, residual, p, staging_of(1), 1);
   } else {
     ptx::registers_raise<232>();
-    consume<C>(out, p, stages, staging, columns, ring, group);
+    consume<C>(p, stages, staging_of(group), columns + group * C.n, ring, group);
   }
 }
 
 template <class R>
-void launch(const GemmArgs& args, const Params& p, cudaStream_t stream) {
+void launch_row(const GemmArgs& args, const Params& p, cudaStream_t stream) {
   constexpr Config C = R::kConfig;
   const int elem_bytes = C.elem == GemmElem::kBf16 ? 2 : 1;
   const CUtensorMap a =
@@ -412,7 +527,11 @@ void launch(const GemmArgs& args, const Params& p, cudaStream_t stream) {
   const CUtensorMap b =
       tensor_map_k_major(args.b, elem_bytes, args.n, args.k, args.k, C.n / kCluster);
   const CUtensorMap out =
-      C.out_f32 ? a : tensor_map_k_major(args.out, 2, args.m, args.n, args.out_stride, 64);
+      args.out_f32 ? a : tensor_map_k_major(args.out, 2, args.m, args.n, args.out_stride, 64);
+  const CUtensorMap residual =
+      args.residual == nullptr
+          ? a
+          : tensor_map_k_major(args.residual, 2, args.m, args.n, args.residual_stride, 64);
   static const bool configured = [] {
     cuda_check(
         cudaFuncSetAttribute(gemm_kernel__sm90<R>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -422,16 +541,69 @@ void launch(const GemmArgs& args, const Params& p, cudaStream_t stream) {
   }();
   (void)configured;
   const int clusters = std::min(multiprocessors() / kCluster, p.tiles_m * p.tiles_n);
-  gemm_kernel__sm90<R><<<clusters * kCluster, kThreads, C.shared_bytes(), stream>>>(a, b, out, p);
-  cuda_check(cudaGetLastError(), "launching gemm_kernel__sm90");
+  launch("launching gemm_kernel__sm90", gemm_kernel__sm90<R>,
+         {.grid = dim3(static_cast<unsigned>(clusters * kCluster)),
+          .block = dim3(kThreads),
+          .shared_bytes = C.shared_bytes(),
+          .cluster = kCluster},
+         stream, a, b, out, residual, p);
+}
+
+template <GemmElem kElem, Sums kSums>
+void launch_columns(const GemmArgs& args, cudaStream_t stream) {
+  Params p{
+      .a_scale = args.a_scale,
+      .b_scale = args.b_scale,
+      .bias = args.bias,
+      .out = args.out,
+      .out_stride = args.out_stride,
+      .a_scale_stride = args.a_scale_stride,
+      .b_scale_stride = args.b_scale_stride,
+      .m = args.m,
+      .n = args.n,
+      .k_stages = (args.k * (kElem == GemmElem::kBf16 ? 2 : 1) + kStageBytesK - 1) / kStageBytesK,
+      .tiles_m = (args.m + kBlockM * kCluster - 1) / (kBlockM * kCluster),
+      .tiles_n = 0,
+      .out_f32 = args.out_f32,
+      .residual = args.residual != nullptr};
+  const int columns = gemm_sm90_columns(args);
+  p.tiles_n = (args.n + columns - 1) / columns;
+  if (columns == 256) return launch_row<Row<kElem, kSums, 256, 4>>(args, p, stream);
+  if (columns == 128) return launch_row<Row<kElem, kSums, 128, 2>>(args, p, stream);
+  launch_row<Row<kElem, kSums, 192, 3>>(args, p, stream);
+}
+
+}  // namespace
+
+std::string gemm_sm90_why_not(const GemmArgs& args) {
+  const int elem_bytes = args.elem == GemmElem::kBf16 ? 2 : 1;
+  const auto off = [](const void* p, int64_t bytes) {
+    return reinterpret_cast<uintptr_t>(p) % 16 != 0 || bytes % 16 != 0;
+  };
+  if (args.k == 0) return "K is 0";
+  if (off(args.b, args.k * elem_bytes)) return "K is no multiple of 16 bytes";
+  if (off(args.a, args.a_stride * elem_bytes))
+    return "rows of the activation are no multiple of 16 bytes apart";
+  if (args.n % 8 != 0) return "N is no multiple of 8";
+  const int64_t scales = std::max(args.m * args.a_scale_stride, args.n * args.b_scale_stride);
+  if (args.block_scales && scales > INT32_MAX) return "more than 2^31 scales";
+  if (args.out_f32) return args.residual != nullptr ? "a residual beside float32 results" : "";
+  if (off(args.out, args.out_stride * 2))
+    return "rows of the output are no multiple of 16 bytes apart";
+  if (args.residual != nullptr && off(args.residual, args.residual_stride * 2))
+    return "rows of the residual are no multiple of 16 bytes apart";
+  return "";
 }
 
 // The widest tile wins where waves are full: time ~ waves x (columns + what a wave costs besides).
-int best_columns(int tiles_m, int n, int clusters) {
+int gemm_sm90_columns(const GemmArgs& args) {
+  if (args.tile_columns > 0) return args.tile_columns;
+  const int clusters = multiprocessors() / kCluster;
+  const int tiles_m = (args.m + kBlockM * kCluster - 1) / (kBlockM * kCluster);
   int best = 256;
   double least = 1e30;
   for (const int columns : {256, 192, 128}) {
-    const int tiles = tiles_m * ((n + columns - 1) / columns);
+    const int tiles = tiles_m * ((args.n + columns - 1) / columns);
     const double waves = (tiles + clusters - 1) / clusters;
     const double cost = waves * (columns + 24);
     if (cost < least) {
@@ -442,57 +614,18 @@ int best_columns(int tiles_m, int n, int clusters) {
   return best;
 }
 
-template <GemmElem kElem, bool kFast, bool kOutF32>
-void launch_columns(const GemmArgs& args, cudaStream_t stream) {
-  Params p{
-      .a_scale = args.a_scale,
-      .b_scale = args.b_scale,
-      .bias = args.bias,
-      .residual = args.residual,
-      .out = args.out,
-      .residual_stride = args.residual_stride,
-      .out_stride = args.out_stride,
-      .a_scale_stride = args.a_scale_stride,
-      .b_scale_stride = args.b_scale_stride,
-      .m = args.m,
-      .n = args.n,
-      .k_stages = (args.k * (kElem == GemmElem::kBf16 ? 2 : 1) + kStageBytesK - 1) / kStageBytesK,
-      .tiles_m = (args.m + kBlockM * kCluster - 1) / (kBlockM * kCluster),
-      .tiles_n = 0};
-  const int columns = best_columns(p.tiles_m, args.n, multiprocessors() / kCluster);
-  p.tiles_n = (args.n + columns - 1) / columns;
-  if (columns == 256) launch<Row<kElem, kFast, 256, kOutF32>>(args, p, stream);
-  if (columns == 192) launch<Row<kElem, kFast, 192, kOutF32>>(args, p, stream);
-  if (columns == 128) launch<Row<kElem, kFast, 128, kOutF32>>(args, p, stream);
-}
-
-}  // namespace
-
-std::string gemm_sm90_why_not(const GemmArgs& args) {
-  const int elem_bytes = args.elem == GemmElem::kBf16 ? 2 : 1;
-  if (args.k * elem_bytes % 16 != 0) return "K is no multiple of 16 bytes";
-  if (args.a_stride * elem_bytes % 16 != 0)
-    return "rows of the activation are no multiple of 16 bytes apart";
-  if (!args.out_f32 && args.out_stride % 8 != 0)
-    return "rows of the output are no multiple of 16 bytes apart";
-  if (args.n % 8 != 0 || args.residual_stride % 2 != 0) {
-    return "N is no multiple of 8, or the residual's stride is odd";
-  }
-  return "";
-}
-
 void gemm__sm90(const GemmArgs& args, cudaStream_t stream) {
   if (args.m == 0 || args.n == 0) return;
-  if (args.out_f32) {
-    launch_columns<GemmElem::kBf16, false, true>(args, stream);
-  } else if (args.elem == GemmElem::kBf16) {
-    launch_columns<GemmElem::kBf16, false, false>(args, stream);
+  if (args.elem == GemmElem::kBf16) {
+    launch_columns<GemmElem::kBf16, Sums::kPlain>(args, stream);
   } else if (args.elem == GemmElem::kS8) {
-    launch_columns<GemmElem::kS8, false, false>(args, stream);
+    launch_columns<GemmElem::kS8, Sums::kPlain>(args, stream);
+  } else if (args.block_scales) {
+    launch_columns<GemmElem::kE4M3, Sums::kBlocks>(args, stream);
   } else if (args.fast_accum) {
-    launch_columns<GemmElem::kE4M3, true, false>(args, stream);
+    launch_columns<GemmElem::kE4M3, Sums::kPlain>(args, stream);
   } else {
-    launch_columns<GemmElem::kE4M3, false, false>(args, stream);
+    launch_columns<GemmElem::kE4M3, Sums::kPromoted>(args, stream);
   }
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/cuda/gemv.h"
 #include "kernels/cuda/linear_call.h"
 #include "kernels/cuda/queue.h"
+#include "kernels/cuda/rows_blocks.h"
 #include "kernels/cuda/weight.h"
 
 namespace mantissa::cuda {
@@ -36,9 +37,17 @@ bool runs_16_bits(const WeightRequest& r) {
   return *r.run_dtype == kBF16 || *r.run_dtype == kF16;
 }
 
-// Activation formats that rows.cu makes.
+// e4m3 in tiles of 128 x 128, activations in groups of 128.
+bool is_e4m3_blocks(const Scheme& s) {
+  const auto is_e4m3_f32 = [](const Spec& spec, Block block) {
+    return spec.quantized() && *spec.elem == kE4M3 && *spec.scale == kF32 && spec.block == block;
+  };
+  return is_e4m3_f32(s.weight, per_tile(128)) && is_e4m3_f32(s.activation, per_group(128));
+}
+
+// Activation formats that rows.cu and rows_blocks.cu make.
 bool activation_is_made(const Spec& s) {
-  if (!s.quantized()) return true;
+  if (!s.quantized() || has_groups(s)) return true;
   if (s.recipe != Recipe::kVllm || s.global_scale || *s.scale != kF32) return false;
   if (s.when == When::kStatic)
     return s.block == per_tensor() && (*s.elem == kE4M3 || *s.elem == int_elem(8));
@@ -57,9 +66,9 @@ GemvArgs gemv_args(const LinearCall& call) {
                     : int4                     ? GemvWeight::kS4
                     : is_int8(scheme.weight)   ? GemvWeight::kS8
                                                : GemvWeight::kE4M3,
-          .input = call.x.scales == nullptr ? GemvInput::kRun
-                   : call.x.is_int8         ? GemvInput::kS8
-                                            : GemvInput::kE4M3,
+          .input = call.x.scales == nullptr          ? GemvInput::kRun
+                   : call.x.code == InputCode::kInt8 ? GemvInput::kS8
+                                                     : GemvInput::kE4M3,
           .run_is_f16 = *call.w.request.run_dtype == kF16,
           .out_f32 = *call.out.elem == kF32,
           .w = reinterpret_cast<const unsigned char*>(at(l.codes)),
@@ -124,19 +133,23 @@ bool try_gemm_mixed(const LinearCall& call) {
 bool try_gemm(const LinearCall& call) {
   const WeightLayout l(call.w.request);
   const Spec& weight = call.w.request.scheme.weight;
+  const bool blocks = is_e4m3_blocks(call.w.request.scheme);
   const GemmArgs args{
       .elem = !weight.quantized()     ? GemmElem::kBf16
               : *weight.elem == kE4M3 ? GemmElem::kE4M3
                                       : GemmElem::kS8,
       .fast_accum = call.fast_accum,
+      .block_scales = blocks,
       .a = call.x.data,
       .b = call.w.data + l.codes,
       .a_stride = call.x.stride,
       .a_scale = call.x.scales,
       .b_scale =
           weight.quantized() ? reinterpret_cast<const float*>(call.w.data + l.scales) : nullptr,
-      .a_scale_stride = call.x.scale_stride == 0 ? 0 : 1,
-      .b_scale_stride = 1,
+      .a_scale_stride = blocks                     ? call.x.scale_stride
+                        : call.x.scale_stride == 0 ? 0
+                                                   : 1,
+      .b_scale_stride = blocks ? l.groups : 1,
       .bias = call.epilogue.bias,
       .residual = reinterpret_cast<const __nv_bfloat16*>(call.epilogue.residual.data),
       .residual_stride = call.epilogue.residual.stride,
@@ -146,9 +159,9 @@ bool try_gemm(const LinearCall& call) {
       .m = call.rows,
       .n = static_cast<int>(l.rows),
       .k = static_cast<int>(l.cols)};
-  if (args.out_f32 && args.elem != GemmElem::kBf16) return false;
   if (!gemm_sm90_why_not(args).empty()) return false;
   gemm__sm90(args, call.stream);
+  *call.tile = gemm_sm90_columns(args);
   return true;
 }
 
@@ -228,6 +241,12 @@ constexpr CudaLinearKernel kKernels[] = {
        return *r.run_dtype == kBF16 && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
      },
      try_gemm},
+    {{"gemm_e4m3_e4m3_block_bf16__sm90"},
+     "sm_90a, bf16, e4m3 weights in tiles of 128 x 128, e4m3 activations in groups of 128",
+     90,
+     false,
+     [](const WeightRequest& r) { return *r.run_dtype == kBF16 && is_e4m3_blocks(r.scheme); },
+     try_gemm},
     {{"gemm_s8_s8_row_bf16__sm90"},
      "sm_90a, bf16, symmetric int8 weights per channel and activations per token",
      90,
@@ -276,6 +295,16 @@ constexpr CudaLinearKernel kKernels[] = {
               (!a.quantized() || is_e4m3(a) || is_int8_token(a));
      },
      try_gemm_mixed},
+    {{"linear_any_any_16__sm80"},
+     "sm_80, bf16 or f16; codebooks: bf16; K a multiple of 8",
+     80,
+     false,
+     [](const WeightRequest& r) {
+       const Spec& w = r.scheme.weight;
+       return runs_16_bits(r) && w.quantized() && r.cols % 8 == 0 &&
+              !(w.codebook && (*r.run_dtype == kF16 || r.scheme.activation.quantized()));
+     },
+     try_linear_any_16},
     {{"linear_any_any_any__sm80"},
      "sm_80",
      80,
@@ -303,9 +332,15 @@ LinearInput input_of(const Activation& x, const Weight& w) {
       .stride = q->codes.stride,
       .scales = q->scales.data,
       .zero_points = q->zero_points.data,
+      .global = spec.global_scale ? q->global_scale : nullptr,
       .scale_stride = spec.block.rows == kAll ? 0 : q->scales.stride,
       .group_cols = static_cast<int>(spec.block.cols == kAll ? w.request.cols : spec.block.cols),
-      .is_int8 = *spec.elem == int_elem(8)};
+      .code = !spec.elem->is_float() ? InputCode::kInt8
+              : *spec.elem == kE4M3  ? InputCode::kE4M3
+                                     : InputCode::kMini,
+      .bits = spec.elem->bits(),
+      .man_bits = spec.elem->man_bits,
+      .bias = spec.elem->bias};
 }
 
 }  // namespace
@@ -315,8 +350,7 @@ Weight plan_weight(const WeightRequest& request, Queue* queue) {
   if (!activation_is_made(request.scheme.activation)) {
     throw Error(text(request.name, ": scheme ", request.scheme.name, ": no CUDA kernel makes ",
                      describe(request.scheme.activation, *request.run_dtype), " activations"),
-                "choose a scheme with float8 or int8 activations per token, or a weight-only one; "
-                "--device cpu and ref run others");
+                "choose another scheme; --device cpu and ref run this one");
   }
   for (const CudaLinearKernel& kernel : kKernels) {
     if (kernel.small_batch || !runs_here(kernel, q) || !kernel.takes(request)) continue;
@@ -340,19 +374,39 @@ std::vector<KernelInfo> linear_kernels(const CudaQueue& queue) {
   return rows;
 }
 
-void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Queue* queue) {
-  if (out.rows == 0 || out.cols == 0) return;
-  const CudaQueue& q = cuda_queue(queue);
+namespace {
+
+// The kernel's name; its tile's columns in `tile`.
+std::string_view run_linear(View out, const Activation& x, const Weight& w, const Epilogue& e,
+                            const CudaQueue& q, int& tile) {
   const LinearCall call{.out = out,
                         .x = input_of(x, w),
                         .w = w,
                         .epilogue = e,
                         .rows = static_cast<int>(out.rows),
                         .stream = q.stream.get(),
-                        .fast_accum = q.fast_accum};
+                        .fast_accum = q.fast_accum,
+                        .tile = &tile};
   for (const CudaLinearKernel& kernel : kKernels) {
-    if (runs_here(kernel, q) && kernel.takes(w.request) && kernel.try_run(call)) return;
+    if (runs_here(kernel, q) && kernel.takes(w.request) && kernel.try_run(call))
+      return kernel.base.name;
   }
+  check(false, "the last kernel takes everything");
+  return {};
+}
+
+}  // namespace
+
+void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Queue* queue) {
+  if (out.rows == 0 || out.cols == 0) return;
+  int tile = 0;
+  run_linear(out, x, w, e, cuda_queue(queue), tile);
+}
+
+std::string name_linear(View out, const Activation& x, const Weight& w, Queue* queue) {
+  int tile = 0;
+  const std::string_view name = run_linear(out, x, w, {}, cuda_queue(queue), tile);
+  return tile == 0 ? std::string(name) : text(name, " 256x", tile);
 }
 
 }  // namespace mantissa::cuda

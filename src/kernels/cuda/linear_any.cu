@@ -1,6 +1,7 @@
 // The portable linear: every format on any GPU from Ampere on, in float32 arithmetic.
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/device_types.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear_call.h"
 #include "kernels/cuda/weight.h"
 
@@ -21,10 +22,20 @@ __device__ float input_value(const LinearInput& x, int64_t m, int k) {
   if (x.scales == nullptr) return to_f32(static_cast<const T*>(x.data)[m * x.stride + k]);
   const uint8_t code = static_cast<const uint8_t*>(x.data)[m * x.stride + k];
   const int64_t g = m * x.scale_stride + k / x.group_cols;
-  float value = x.is_int8 ? static_cast<float>(static_cast<int8_t>(code))
-                          : __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
+  float value;
+  if (x.code == InputCode::kInt8) {
+    value = static_cast<float>(static_cast<int8_t>(code));
+  } else if (x.code == InputCode::kE4M3) {
+    value = __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
+  } else {  // as float32's fields: subnormals come out right
+    const uint32_t sign = 1u << (x.bits - 1);
+    const float magnitude = __uint_as_float((code & (sign - 1)) << (23 - x.man_bits)) *
+                            __uint_as_float(static_cast<uint32_t>(254 - x.bias) << 23);
+    value = (code & sign) != 0 ? -magnitude : magnitude;
+  }
   if (x.zero_points != nullptr) value -= static_cast<float>(x.zero_points[g]);
-  return value * x.scales[g];
+  value *= x.scales[g];
+  return x.global != nullptr ? value * *x.global : value;
 }
 template <class T>
 __device__ float weight_value(const DeviceWeight& w, int64_t n, int k) {

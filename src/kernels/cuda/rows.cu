@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/device_types.cuh"
 #include "kernels/cuda/queue.h"
+#include "kernels/cuda/rows_blocks.h"
 #include "kernels/cuda/weight.h"
 
 namespace mantissa::cuda {
@@ -165,10 +166,12 @@ Form form_of(const QuantizedActivation& q, int cols) {
           .zero_points = q.zero_points.data};
 }
 bool rows_stand_alone(const QuantizedActivation& q) {
+  if (has_groups(q.spec)) return false;
   return q.spec.block.rows != kAll || q.spec.when == When::kStatic;
 }
 
 void quantize_form(ConstView x, const QuantizedActivation& q, Queue* queue) {
+  if (has_groups(q.spec)) return quantize_groups(x, q, cuda_queue(queue));
   const cudaStream_t stream = cuda_queue(queue).stream.get();
   const int rows = static_cast<int>(x.rows), cols = static_cast<int>(x.cols);
   const Form form = form_of(q, cols);
