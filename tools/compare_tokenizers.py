@@ -144,7 +144,8 @@ def main():
         print(rows[name], [d.hex() for d in different[:3]], file=sys.stderr, flush=True)
     result = {"made_by": f"tools/compare_tokenizers.py --count {args.count} --seed {args.seed}",
               "tokenizers": tokenizers.__version__, "sentencepiece": sentencepiece.__version__,
-              "unicode": unicodedata.unidata_version, "rows": [rows[name] for name in FILES if name in rows]}
+              "unicode": unicodedata.unidata_version,
+              "rows": [rows[name] for name in FILES if name in rows]}
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
