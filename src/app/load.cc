@@ -14,16 +14,6 @@
 namespace mantissa {
 namespace {
 
-// The weights of a load are planned, not taken as a share of the device: the flag could only be
-// ignored, so it is refused.
-void refuse_foreign_flags(const Args& args) {
-  if (!args.given("gpu-memory-utilization")) return;
-  throw Error(
-      "--gpu-memory-utilization has no effect: the KV cache is sized by --max-model-len and "
-      "--max-num-seqs on every device",
-      "leave out --gpu-memory-utilization");
-}
-
 std::string bits_text(double bits) {
   return fixed(bits, 2);
 }
@@ -68,7 +58,6 @@ void print_report(const LoadReport& report, const Model& model) {
 }  // namespace
 
 ModelOptions model_options_of(const Args& args) {
-  refuse_foreign_flags(args);
   ModelOptions options;
   options.folder = args.text("MODEL");
   options.device = args.text("device");
@@ -88,6 +77,9 @@ ModelOptions model_options_of(const Args& args) {
   options.threads = static_cast<int>(args.integer("threads"));
   options.isa = args.text("isa");
   options.max_model_len = args.integer("max-model-len");
+  if (args.given("gpu-memory-utilization")) {
+    options.gpu_memory_utilization = args.real("gpu-memory-utilization");
+  }
   if (args.given("calibrate")) {
     const auto fixed = [](const std::string& scheme) {
       return scheme != "auto" && needs_calibration(parse_scheme(scheme));
@@ -133,17 +125,19 @@ std::string plan_text(const Model& model) {
                           row.kernel.empty() ? "-" : row.kernel, bits_text(row.bits_per_weight),
                           human_bytes(row.bytes)});
   out += markdown(table);
-  out += text(
-      "weights ", human_bytes(plan.weights_bytes), " (", human_count(plan.parameters),
-      " parameters, ", bits_text(plan.bits_per_weight), " bits each)\n+ KV cache ",
-      human_bytes(plan.kv_bytes), " (", plan.kv_tokens, " tokens, ",
-      options.kv_cache_dtype == "auto" ? options.dtype : options.kv_cache_dtype,
-      plan.kv_scales_given > 0 ? " with the checkpoint's scales" : "", ") + workspace ",
-      human_bytes(plan.workspace_bytes),
-      plan.graph_bytes > 0 ? text(" + graphs ", human_bytes(plan.graph_bytes)) : "", " = ",
-      human_bytes(plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes + plan.graph_bytes));
-  if (!options.dummy)
-    out += text("; while loading, up to ", human_bytes(plan.largest_tensor_bytes), " more");
+  const int64_t workspace = plan.workspace_bytes + plan.scratch_bytes;
+  out += text("weights ", human_bytes(plan.weights_bytes), " (", human_count(plan.parameters),
+              " parameters, ", bits_text(plan.bits_per_weight), " bits each)\n+ KV cache ",
+              human_bytes(plan.kv_bytes), " (", plan.kv_tokens, " tokens, ",
+              options.kv_cache_dtype == "auto" ? options.dtype : options.kv_cache_dtype,
+              plan.kv_scales_given > 0 ? " with the checkpoint's scales" : "", ") + workspace ",
+              human_bytes(workspace), " (", human_bytes(plan.scratch_bytes),
+              " of it the kernels' own, at most)",
+              plan.graph_bytes > 0 ? " + graphs " + human_bytes(plan.graph_bytes) : "", " = ",
+              human_bytes(plan.weights_bytes + plan.kv_bytes + workspace + plan.graph_bytes));
+  if (plan.load_bytes > 0)
+    out += text("; while loading, the weights and up to ", human_bytes(plan.load_bytes));
+  if (!plan.misfit.empty()) out += text("\ndoes not fit: ", plan.misfit, "; ", plan.misfit_fix);
   for (const std::string& notice : plan.notices) out += text("\nnotice: ", notice);
   return out;
 }
@@ -165,8 +159,12 @@ boost::json::object plan_json(const Model& model) {
           {"weights_bytes", plan.weights_bytes},
           {"kv_bytes", plan.kv_bytes},
           {"workspace_bytes", plan.workspace_bytes},
+          {"scratch_bytes", plan.scratch_bytes},
           {"graph_bytes", plan.graph_bytes},
           {"largest_tensor_bytes", plan.largest_tensor_bytes},
+          {"load_bytes", plan.load_bytes},
+          {"fits", plan.misfit.empty()},
+          {"misfit", plan.misfit},
           {"kv_tokens", plan.kv_tokens},
           {"parameters", plan.parameters},
           {"bits_per_weight", plan.bits_per_weight},

@@ -1,6 +1,7 @@
 #include "kernels/host_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -24,6 +25,11 @@ std::byte* allocate_host(int64_t bytes, std::string_view what, Queue*) {
 
 void release_host(std::byte* memory, int64_t bytes, Queue*) {
   munmap(memory, static_cast<size_t>(bytes));
+}
+
+MemoryInfo host_memory_info(Queue*) {
+  const int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  return {.total = bytes, .free = bytes};
 }
 
 void copy_host(void* to, const void* from, int64_t bytes, Queue*) {

@@ -80,6 +80,19 @@ struct KernelInfo {
   std::string name, operation, needs, status;  // status: "runs", or why not here
 };
 
+struct MemoryInfo {
+  int64_t total = 0, free = 0;  // bytes
+};
+
+// The largest pass that a queue will be asked for.
+struct PassLimits {
+  int64_t tokens = 0, sequences = 0, model_len = 0;
+  int64_t cols = 0;  // the widest row that a linear reads
+  int32_t heads = 0;
+  KvShape kv;
+  const Elem* run_dtype = nullptr;
+};
+
 struct Ops {
   std::string_view name;
 
@@ -92,6 +105,10 @@ struct Ops {
   // ---- memory of the device
   // Whether it is the host's: then device pointers may be read and written directly.
   bool host_memory = true;
+  // The device's memory; on the host all of it counts as free.
+  MemoryInfo (*memory)(Queue*);
+  // The most that operations of such passes allocate themselves, until close().
+  int64_t (*scratch_bytes)(const PassLimits&, Queue*);
   // 64-byte aligned; `what` is for the Error when there is not enough.
   std::byte* (*allocate)(int64_t bytes, std::string_view what, Queue*);
   void (*release)(std::byte* memory, int64_t bytes, Queue*);

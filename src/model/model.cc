@@ -1,10 +1,7 @@
 #include "model/model.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <optional>
 
 #include "base/error.h"
@@ -13,15 +10,15 @@
 #include "io/safetensors.h"
 #include "kernels/open_queue.h"
 #include "model/arena.h"
+#include "model/device_loader.h"
 #include "model/layout.h"
 #include "model/loader.h"
+#include "model/memory_plan.h"
 #include "model/steps.h"
 #include "model/transformer.h"
 
 namespace mantissa {
 namespace {
-
-constexpr int64_t kKvBytesDefault = int64_t{4} << 30;  // as vLLM's CPU backend
 
 // --dtype and config.json's torch_dtype use the same names.
 struct DtypeRow {
@@ -88,6 +85,8 @@ struct Model::State {
   void use_kv_scales();
   KvShape kv_shape_of(int32_t layer) const;
   void plan_memory();
+  PassLimits pass_limits();
+  void size_cache();
   void allocate();
   void check_step(const Step& step) const;
   const StepRequest& request_of(const Step& step);
@@ -102,7 +101,7 @@ struct Model::State {
   ModelLayout layout;
   Limits limits{};
   KvShape kv_shape;
-  int64_t kv_page_bytes = 0, block_table_cols = 0;
+  int64_t kv_page_bytes = 0, page_bytes_all = 0, block_table_cols = 0;
   bool graphs = false;
   std::vector<int32_t> sizes;  // of graphs
   std::optional<Transformer> transformer;
@@ -135,6 +134,13 @@ Model::State::State(const ModelOptions& given) : options(given) {
     throw Error(text("config.json: vocab_size is ", config.vocab_size, ", but the device ",
                      options.device, " samples from at most ", kVocabMax, " tokens"),
                 "use --device cpu");
+  }
+  if (options.gpu_memory_utilization > 0 && ops->host_memory) {
+    throw Error(text("--gpu-memory-utilization has no effect on ", options.device),
+                "leave out --gpu-memory-utilization");
+  }
+  if (options.gpu_memory_utilization <= 0 && !ops->host_memory) {
+    options.gpu_memory_utilization = kGpuMemoryUtilization;
   }
   if (options.threads == 0) options.threads = usable_cores();
   resolve_limits();
@@ -208,8 +214,7 @@ KvShape Model::State::kv_shape_of(int32_t layer) const {
   return shape;
 }
 
-// Pages: as asked for, else for every sequence at full length within kKvBytesDefault; at least one
-// sequence of max_model_len fits.
+// What a page is; how many follows from the rest of the plan (size_cache).
 void Model::State::plan_cache() {
   const KvFormatRow& format = parse_kv_format(options.kv_cache_dtype);
   options.kv_cache_dtype = std::string(format.name);
@@ -227,30 +232,11 @@ void Model::State::plan_cache() {
                 "add --kv-cache-dtype fp8, or leave out --kv-scale");
   }
   kv_page_bytes = ops->kv_page_bytes(kv_shape);
-  const int64_t sequence_pages = pages_for(limits.model_len, limits.kv_page_tokens);
-  int64_t page_bytes_all = 0;  // over all layers
   if (__builtin_mul_overflow(kv_page_bytes, int64_t{kv_shape.layers}, &page_bytes_all)) {
     throw Error("config.json: a KV cache page of all layers is beyond 2^63 bytes",
                 "check num_hidden_layers, num_key_value_heads and head_dim");
   }
-  if (options.kv_tokens > 0) {
-    limits.kv_pages = pages_for(options.kv_tokens, limits.kv_page_tokens);
-  } else {
-    const int64_t affordable = kKvBytesDefault / page_bytes_all;
-    const int64_t wanted = sequence_pages > affordable / limits.sequences
-                               ? affordable
-                               : sequence_pages * limits.sequences;
-    limits.kv_pages = std::max(wanted, sequence_pages);
-  }
-  int64_t cache_bytes = 0;
-  if (limits.kv_pages > std::numeric_limits<int32_t>::max() / limits.kv_page_tokens ||
-      __builtin_mul_overflow(limits.kv_pages, page_bytes_all, &cache_bytes)) {
-    throw Error(
-        text("the KV cache would have ", limits.kv_pages, " pages of ", page_bytes_all, " bytes"),
-        "lower --max-model-len");
-  }
-  options.kv_tokens = limits.kv_pages * limits.kv_page_tokens;
-  block_table_cols = sequence_pages;
+  block_table_cols = pages_for(limits.model_len, limits.kv_page_tokens);
 }
 
 void Model::State::plan_memory() {
@@ -258,38 +244,65 @@ void Model::State::plan_memory() {
       layout, config,
       TransformerLimits{.tokens = limits.tokens, .logits_rows = limits.logits_rows});
   graphs = ops->begin_capture != nullptr && !options.enforce_eager && !options.observe_inputs;
-  steps.emplace(limits, block_table_cols, limits.kv_pages, *transformer);
   const int64_t kv_scales_given = plan.kv_scales_given;
   plan = plan_weights(layout);
   plan.kv_scales_given = kv_scales_given;
-  // A captured batch has padding, which needs a page of its own.
-  plan.kv_bytes = (limits.kv_pages + (graphs ? 1 : 0)) * kv_page_bytes * kv_shape.layers;
-  plan.workspace_bytes = transformer->workspace_bytes() + steps->workspace_bytes();
+  plan.scratch_bytes = ops->scratch_bytes(pass_limits(), queue.get());
   if (graphs) {
     sizes = graph_sizes(std::min({limits.sequences, limits.tokens, limits.logits_rows}));
-    plan.graph_bytes = std::ssize(sizes) * kGraphBytesMax;
+    plan.graph_bytes = std::ssize(sizes) * kv_shape.layers * kGraphLayerBytes + kGraphStepBytes;
   }
-  plan.kv_tokens = options.kv_tokens;
-  plan.kv_page_tokens = limits.kv_page_tokens;
   if (checkpoint) {
     for (const TensorInfo& t : checkpoint->tensors()) {
       plan.largest_tensor_bytes = std::max(plan.largest_tensor_bytes, t.bytes);
     }
   }
-  const int64_t machine = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  const int64_t needed =
-      plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes + plan.graph_bytes;
-  if (needed > machine) {
-    throw Error(
-        text("the plan needs ", needed >> 20, " MiB (weights ", plan.weights_bytes >> 20,
-             ", KV cache ", plan.kv_bytes >> 20, ", workspace ", plan.workspace_bytes >> 20,
-             "), but this machine has ", machine >> 20, " MiB"),
-        "choose a smaller scheme, --max-model-len, --max-num-seqs or --max-num-batched-tokens");
-  }
+  plan.load_bytes = ops->load != nullptr
+                        ? device_load_bytes(layout, checkpoint ? &*checkpoint : nullptr, *ops)
+                        : plan.largest_tensor_bytes;
+  size_cache();
+}
+
+PassLimits Model::State::pass_limits() {
+  PassLimits pass{.tokens = limits.tokens,
+                  .sequences = limits.sequences,
+                  .model_len = limits.model_len,
+                  .heads = static_cast<int32_t>(config.num_attention_heads),
+                  .kv = kv_shape,
+                  .run_dtype = run_dtype};
+  for_each_slot(layout, [&](const Slot& slot) { pass.cols = std::max(pass.cols, slot.cols); });
+  return pass;
+}
+
+// A page costs its number in a step's input too.
+void Model::State::size_cache() {
+  const int64_t spare = graphs ? 1 : 0;  // a captured batch has padding, which needs a page
+  const Steps without_pages(limits, block_table_cols, 0, *transformer);
+  const CachePlan cache_plan =
+      ::mantissa::plan_cache({.weights = plan.weights_bytes,
+                              .load = plan.load_bytes,
+                              .workspace = transformer->workspace_bytes() +
+                                           without_pages.workspace_bytes() + plan.scratch_bytes,
+                              .graphs = plan.graph_bytes},
+                             {.page_bytes = page_bytes_all + 4,
+                              .page_tokens = limits.kv_page_tokens,
+                              .spare_pages = spare,
+                              .model_len = limits.model_len,
+                              .sequences = limits.sequences,
+                              .tokens = options.kv_tokens},
+                             ops->memory(queue.get()), options.gpu_memory_utilization);
+  limits.kv_pages = cache_plan.pages;
+  options.kv_tokens = limits.kv_pages * limits.kv_page_tokens;
+  steps.emplace(limits, block_table_cols, limits.kv_pages, *transformer);
+  plan.workspace_bytes = transformer->workspace_bytes() + steps->workspace_bytes();
+  plan.kv_bytes = (limits.kv_pages + spare) * page_bytes_all;
+  plan.kv_tokens = options.kv_tokens;
+  plan.kv_page_tokens = limits.kv_page_tokens;
+  plan.misfit = cache_plan.misfit;
+  plan.misfit_fix = cache_plan.fix;
 }
 
 void Model::State::allocate() {
-  weights = Arena(arena_bytes(layout), "the weights", *ops, queue.get());
   cache = Arena(plan.kv_bytes, "the KV cache", *ops, queue.get());
   workspace = Arena(plan.workspace_bytes, "the workspace", *ops, queue.get());
   for (int32_t layer = 0; layer < kv_shape.layers; ++layer) {
@@ -388,7 +401,8 @@ std::string Model::device_description() const {
 LoadReport Model::load(const LoadProgress& progress) {
   State& s = *state_;
   check(s.weights.bytes() == 0, "a model is loaded once");
-  s.allocate();
+  if (!s.plan.misfit.empty()) throw Error(s.plan.misfit, s.plan.misfit_fix);
+  s.weights = Arena(arena_bytes(s.layout), "the weights", *s.ops, s.queue.get());
   ThreadPool pool(load_threads(*s.ops, s.options.threads));
   LoadReport report = load_weights(s.layout, s.weights, s.checkpoint ? &*s.checkpoint : nullptr,
                                    s.options.seed, *s.ops, s.queue.get(), pool, progress);
@@ -396,6 +410,7 @@ LoadReport Model::load(const LoadProgress& progress) {
     throw Error(report.warnings.front(), "leave out --strict to run all the same");
   }
   s.checkpoint.reset();
+  s.allocate();  // after loading, so that what it took is free again
   if (s.graphs) s.capture(report);
   return report;
 }

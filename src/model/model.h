@@ -45,8 +45,9 @@ struct ModelOptions {
   int64_t max_model_len = 0;              // 0: the model's max_position_embeddings
   int64_t max_num_batched_tokens = 2048;  // T of a forward pass
   int64_t max_num_seqs = 256;             // S of a forward pass
-  int64_t kv_tokens = 0;        // capacity of the KV cache; 0: one sequence of max_model_len
-  int64_t logits_rows_max = 0;  // R of one logits() call; 0: max_num_seqs
+  int64_t kv_tokens = 0;                  // capacity of the KV cache; 0: what memory_plan.h gives
+  double gpu_memory_utilization = 0;      // part of the GPU's memory; 0: 0.9. An Error elsewhere
+  int64_t logits_rows_max = 0;            // R of one logits() call; 0: max_num_seqs
   // Calibration (eval/calibrate.h). observe_inputs: activations stay in the run dtype and the
   // ranges of all linears' inputs are kept. input_ranges: what static scales are made of.
   bool observe_inputs = false;
@@ -63,14 +64,17 @@ struct MemoryPlan {
   std::vector<PlanRow> rows;
   std::vector<std::string> notices;  // everything a user should know: short groups, ignored modules
   int64_t weights_bytes = 0, kv_bytes = 0, workspace_bytes = 0;
+  int64_t scratch_bytes = 0;         // of kernels, at most; not in workspace_bytes
   int64_t graph_bytes = 0;           // a bound of what captured graphs take
-  int64_t largest_tensor_bytes = 0;  // of the checkpoint: what loading may need on top
+  int64_t largest_tensor_bytes = 0;  // of the checkpoint
+  int64_t load_bytes = 0;  // on top of the weights while loading; KV cache and workspace come later
   int64_t kv_tokens = 0, kv_page_tokens = 0;
   int64_t kv_scales_given = 0;  // layers whose KV scales come from the checkpoint
   std::string stored;           // the checkpoint's dialect where it is quantized
   std::map<std::string, std::string> tensor_uses;  // stored tensors: "codes of fp8_static"
   int64_t parameters = 0;
-  double bits_per_weight = 0;  // weights_bytes * 8 / parameters
+  double bits_per_weight = 0;      // weights_bytes * 8 / parameters
+  std::string misfit, misfit_fix;  // empty: it fits. Else what load() refuses with
 };
 
 // A stage of loading and how long it was busy; stages overlap.

@@ -12,11 +12,12 @@
 namespace mantissa {
 namespace {
 
-const std::filesystem::path kModel = [] {
-  // On a GPU machine without the sources tools/gpu.sh puts the model beside the program.
-  const std::filesystem::path here = "models/wiki-6m";
+// On a GPU machine without the sources tools/gpu.sh puts models/ beside the program.
+std::filesystem::path model(const char* name) {
+  const std::filesystem::path here = std::filesystem::path("models") / name;
   return std::filesystem::exists(here) ? here : std::filesystem::path(MANTISSA_SOURCE_DIR) / here;
-}();
+}
+const std::filesystem::path kModel = model("wiki-6m");
 
 class LoadModelCuda : public GpuTest {};
 
@@ -59,6 +60,45 @@ TEST_F(LoadModelCuda, EqualsTheHost) {
       EXPECT_EQ(device.report.warnings, host.report.warnings);
       EXPECT_TRUE(host.report.stages.empty());
       EXPECT_FALSE(device.report.stages.empty());
+    }
+  }
+}
+
+// What is used while and after loading is what the plan says, within 2 %.
+TEST_F(LoadModelCuda, ThePlanIsRight) {
+  const std::filesystem::path folder = model("shapes/Llama-3.2-1B");
+  if (!std::filesystem::exists(folder)) GTEST_SKIP() << "needs " << folder;
+  const Device gpu(kCudaOps, {});
+  const auto free_bytes = [&] { return kCudaOps.memory(gpu.queue()).free; };
+  for (const double utilization : {0.0, 0.3}) {  // 0: a small cache, so that the rest shows
+    ModelOptions options;
+    options.folder = folder;
+    options.device = "cuda";
+    options.scheme = "ptpc_fp8";
+    options.dummy = true;
+    options.kv_tokens = utilization > 0 ? 0 : 8192;
+    options.max_model_len = 8192;
+    options.gpu_memory_utilization = utilization;
+    const int64_t before = free_bytes();
+    Model model(options);
+    const MemoryPlan& plan = model.plan();
+    ASSERT_EQ(plan.misfit, "");
+    int64_t least = before;
+    model.load([&](int64_t, int64_t) { least = std::min(least, free_bytes()); });
+    EXPECT_LE(before - least, (plan.weights_bytes + plan.load_bytes) * 102 / 100 + (8 << 20));
+    const int64_t planned = plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes +
+                            plan.scratch_bytes + plan.graph_bytes;
+    const auto used = static_cast<double>(before - free_bytes());
+    std::printf("utilization %g: planned %lld MiB, used %lld MiB (scratch %lld, graphs %lld)\n",
+                utilization, static_cast<long long>(planned >> 20),
+                static_cast<long long>(used) >> 20,
+                static_cast<long long>(plan.scratch_bytes >> 20),
+                static_cast<long long>(plan.graph_bytes >> 20));
+    EXPECT_NEAR(used, static_cast<double>(planned), 0.02 * static_cast<double>(planned));
+    if (utilization > 0) {
+      const int64_t total = kCudaOps.memory(gpu.queue()).total;
+      EXPECT_NEAR(used, utilization * static_cast<double>(total),
+                  0.02 * static_cast<double>(total));
     }
   }
 }

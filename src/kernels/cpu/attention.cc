@@ -288,4 +288,19 @@ std::vector<KernelInfo> attention_kernels(Queue* queue) {
   return isa_kernels(kOperations, "_any_paged", cpu_queue(queue));
 }
 
+// ScratchUse::kAttentionWorkers and kAttention (partial results of few, long units; angles).
+int64_t attention_scratch_bytes(const PassLimits& limits, Queue* queue_handle) {
+  CpuQueue& queue = cpu_queue(queue_handle);
+  const int64_t page = limits.kv.page_tokens, threads = queue.pool.threads();
+  Job job{.kernels = kernels_of(queue), .args = {}, .units = {}, .out_stride = 0};
+  job.args.cache.layout = layout_of(limits.kv);
+  job.args.chunk = static_cast<int32_t>(page * std::max<int64_t>(1, kChunkKeys / page));
+  job.rows_max = std::max<int64_t>(kTileQueryRows, limits.heads / limits.kv.kv_heads);
+  const int64_t part = job.partial_floats(job.rows_max);
+  const int64_t chunks = limits.model_len / job.args.chunk + 2;
+  const int64_t parts = threads > 1 ? 4 * threads * chunks * part : 0;
+  const int64_t angles = limits.tokens * limits.kv.head_dim;
+  return 4 * (threads * (job.workspace_floats() + 2 * part) + std::max(parts, angles));
+}
+
 }  // namespace mantissa::cpu

@@ -198,4 +198,14 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   });
 }
 
+// ScratchUse::kLinearInput, kLinearOffsets and kLinearWorkers.
+int64_t linear_scratch_bytes(const PassLimits& limits, Queue* queue) {
+  const CpuQueue& q = cpu_queue(queue);
+  constexpr int64_t kBlockInputsMax = 64;  // of a layout: rows are padded to whole blocks
+  const bool bf16 = q.isa == Isa::kAvx512 && *limits.run_dtype != kF32;
+  const int64_t width = (limits.cols + kBlockInputsMax - 1) / kBlockInputsMax * kBlockInputsMax;
+  return limits.tokens * width * (bf16 ? 2 : 4) + limits.tokens * 4 +
+         q.pool.threads() * kLinearScratchBytes;
+}
+
 }  // namespace mantissa::cpu

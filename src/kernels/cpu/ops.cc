@@ -41,6 +41,13 @@ void logprobs(const SampleCall& call, Queue* queue) {
   logprobs_host(call, cpu_queue(queue).sampler);
 }
 
+int64_t scratch_bytes(const PassLimits& limits, Queue* queue) {
+  int64_t bytes = 0;
+  for (auto* part : {linear_scratch_bytes, rows_scratch_bytes, attention_scratch_bytes})
+    bytes += part(limits, queue);
+  return bytes;
+}
+
 }  // namespace
 }  // namespace cpu
 
@@ -50,6 +57,8 @@ const Ops kCpuOps{
     .close = cpu::close,
     .describe = cpu::describe,
     .kernels = cpu::kernels,
+    .memory = host_memory_info,
+    .scratch_bytes = cpu::scratch_bytes,
     .allocate = allocate_host,
     .release = release_host,
     .upload = copy_host,

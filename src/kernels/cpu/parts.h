@@ -16,6 +16,7 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
 void embed(View out, const Weight& table, float multiplier, const Batch&, Queue*);
 void linear(View out, const Activation& x, const Weight& w, const Epilogue&, Queue*);
 std::vector<KernelInfo> linear_kernels(Queue*);
+int64_t linear_scratch_bytes(const PassLimits&, Queue*);
 
 // rows*.cc
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue*);
@@ -27,6 +28,7 @@ void observe(ConstView x, float* range, Queue*);
 void gate(const Activation& out, ConstView gate_up, GateFn, Queue*);
 void gather_rows(View out, ConstView x, std::span<const int32_t> rows, Queue*);
 std::vector<KernelInfo> rows_kernels(Queue*);
+int64_t rows_scratch_bytes(const PassLimits&, Queue*);
 
 // attention*.cc
 void rope_write(View qkv, const RopeParams&, const AttentionParams&, const Batch&, const KvLayer&,
@@ -35,5 +37,6 @@ void attention(const Activation& out, ConstView qkv, const AttentionParams&, con
                const KvLayer&, Queue*);
 int64_t kv_page_bytes(const KvShape&);
 std::vector<KernelInfo> attention_kernels(Queue*);
+int64_t attention_scratch_bytes(const PassLimits&, Queue*);
 
 }  // namespace mantissa::cpu

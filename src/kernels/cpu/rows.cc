@@ -334,4 +334,11 @@ std::vector<KernelInfo> rows_kernels(Queue* queue) {
   return isa_kernels(kOperations, "_any", cpu_queue(queue));
 }
 
+// ScratchUse::kRows: all rows, where a scale spans them or attention's result has no other reader.
+int64_t rows_scratch_bytes(const PassLimits& limits, Queue* queue) {
+  const int64_t rows = std::max<int64_t>(limits.tokens, cpu_queue(queue).pool.threads());
+  const int64_t cols = std::max<int64_t>(limits.cols, int64_t{limits.heads} * limits.kv.head_dim);
+  return rows * (cols + 31) / 32 * 32 * (limits.run_dtype->bits() / 8);
+}
+
 }  // namespace mantissa::cpu

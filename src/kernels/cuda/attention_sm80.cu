@@ -460,4 +460,11 @@ bool try_attention_sm80(const AttentionCall& call) {
   return true;
 }
 
+// Of partial results: blocks of a (sequence, KV head), context_blocks(), but for the last one, are
+// no more than four a multiprocessor.
+int64_t attention_scratch_bytes(const PassLimits& limits) {
+  const int64_t blocks = limits.sequences * limits.kv.kv_heads + 4 * multiprocessors();
+  return blocks * kWarps * kRows * (limits.kv.head_dim + 2) * 4;
+}
+
 }  // namespace mantissa::cuda

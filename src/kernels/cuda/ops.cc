@@ -1,5 +1,7 @@
 #include "kernels/cuda/ops.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "kernels/cuda/attention_sm90.h"
 #include "kernels/cuda/cuda_error.h"
@@ -96,6 +98,12 @@ std::vector<KernelInfo> kernels(Queue* queue) {
   return rows;
 }
 
+MemoryInfo memory(Queue*) {
+  size_t free = 0, total = 0;
+  cuda_check(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return {.total = static_cast<int64_t>(total), .free = static_cast<int64_t>(free)};
+}
+
 std::byte* allocate(int64_t bytes, std::string_view what, Queue*) {
   return allocate_device(bytes, what).release();
 }
@@ -119,6 +127,14 @@ void download(void* host, const void* device, int64_t bytes, Queue* queue) {
 }
 
 }  // namespace
+
+// CudaQueue::scratch() has one buffer for all: of norm and gate where only codes are read, or of
+// attention that is split over the context.
+int64_t scratch_bytes(const PassLimits& limits, Queue*) {
+  const int64_t rows = limits.tokens * limits.cols * (limits.run_dtype->bits() / 8);
+  return std::max(rows, attention_scratch_bytes(limits));
+}
+
 }  // namespace cuda
 
 const Ops kCudaOps{
@@ -128,6 +144,8 @@ const Ops kCudaOps{
     .describe = cuda::describe,
     .kernels = cuda::kernels,
     .host_memory = false,
+    .memory = cuda::memory,
+    .scratch_bytes = cuda::scratch_bytes,
     .allocate = cuda::allocate,
     .release = cuda::release,
     .upload = cuda::upload,

@@ -91,6 +91,8 @@ void attention(const Activation& out, ConstView qkv, const AttentionParams& para
 void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue);
 void gather_rows(View out, ConstView x, std::span<const int32_t> rows, Queue* queue);
 int64_t kv_page_bytes(const KvShape& shape);
+int64_t scratch_bytes(const PassLimits& limits, Queue* queue);
+int64_t attention_scratch_bytes(const PassLimits& limits);
 double read_gb_s(Queue* queue);
 
 }  // namespace mantissa::cuda

@@ -47,6 +47,11 @@ double read_gb_s(Queue* queue) {
   return rate;
 }
 
+// Operations keep nothing.
+int64_t scratch_bytes(const PassLimits&, Queue*) {
+  return 0;
+}
+
 std::vector<KernelInfo> kernels(Queue*) {
   std::vector<KernelInfo> rows;
   for (const char* operation :
@@ -72,6 +77,8 @@ const Ops kRefOps{
     .close = ref::close,
     .describe = ref::describe,
     .kernels = ref::kernels,
+    .memory = host_memory_info,
+    .scratch_bytes = ref::scratch_bytes,
     .allocate = allocate_host,
     .release = release_host,
     .upload = copy_host,
