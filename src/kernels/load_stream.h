@@ -70,6 +70,9 @@ struct LoadOps {
   void (*send)(LoadStream*, int worker, std::byte* to, int64_t bytes);
   // Codes, scales and all else of w from its parts; returns at once.
   void (*make)(LoadStream*, const Weight&, std::span<const RawPart>);
+  // Codes that exist already: where those of rows from row0 on go as they are in canonical form.
+  // nullptr: the layout is another; pack_rows takes them.
+  std::byte* (*codes_at)(const Weight&, int64_t row0);
   LoadStreamResult (*finish)(LoadStream*);  // waits; once, at the end
 };
 

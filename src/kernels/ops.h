@@ -144,7 +144,8 @@ struct Ops {
   Weight (*plan_weight)(const WeightRequest&, Queue*);
   // Rows [row0, row0 + q.rows) of w, from canonical form. row0 is a multiple of 64 (or of the
   // block's rows) but for the end of a fused part that is no multiple: any row0 works. Thread-safe
-  // on different rows. finish_weight() follows the last band.
+  // on different rows. finish_weight() follows the last band. Where LoadOps::codes_at took the
+  // codes, q.codes is empty: the rest alone.
   void (*pack_rows)(const Weight& w, int64_t row0, const QuantRows& q, Queue*);
   void (*finish_weight)(const Weight& w, Queue*);
   // The canonical form again (tests and writers): codes and scales equal what was packed.

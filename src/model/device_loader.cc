@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 
 #include "base/error.h"
 
@@ -94,16 +95,28 @@ void DeviceLoader::load(const PlannedWeight& w) {
   names_.push_back(w.weight.request.name);
 }
 
+bool DeviceLoader::send_codes(const Weight& w, int64_t row0, std::span<const uint8_t> codes,
+                              int worker) {
+  std::byte* to = ops_.codes_at(w, row0);
+  if (to == nullptr) return false;
+  for (size_t at = 0; at < codes.size(); at += kLoadStageBytes) {
+    const size_t bytes = std::min<size_t>(kLoadStageBytes, codes.size() - at);
+    std::memcpy(ops_.stage(stream_.get(), worker), codes.data() + at, bytes);
+    ops_.send(stream_.get(), worker, to + at, static_cast<int64_t>(bytes));
+  }
+  return true;
+}
+
 std::vector<DeviceLoader::Met> DeviceLoader::finish(std::vector<LoadStage>& stages) {
   const LoadStreamResult result = ops_.finish(stream_.get());
   std::vector<Met> met;
   for (size_t i = 0; i < names_.size(); ++i) met.push_back({names_[i], result.reports[i]});
   if (checkpoint_ != nullptr) {
     const double read = static_cast<double>(read_ns_) * 1e-9 / pool_.threads();
-    stages.push_back({"read", read_bytes_, read});
+    if (read_bytes_ > 0) stages.push_back({"read", read_bytes_, read});
     stages.push_back({"copy", result.copied_bytes, result.copy_seconds});
   }
-  stages.push_back({"quantize", result.made_bytes, result.make_seconds});
+  if (result.made_bytes > 0) stages.push_back({"quantize", result.made_bytes, result.make_seconds});
   return met;
 }
 

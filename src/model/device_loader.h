@@ -35,6 +35,10 @@ class DeviceLoader {
   // w.weight.data is there; filled when finish() returns.
   void load(const PlannedWeight& w);
 
+  // Codes of rows from row0 on, as the checkpoint has them. False: their layout is another, and
+  // Ops::pack_rows takes them. Thread-safe for different workers.
+  bool send_codes(const Weight& w, int64_t row0, std::span<const uint8_t> codes, int worker);
+
   struct Met {
     std::string name;
     QuantReport report;

@@ -145,18 +145,24 @@ void Loader::load_stored(PlannedWeight& w) {
   for (WeightPart& part : w.parts) {
     const StoredWeight& stored = *part.stored;
     const int64_t multiple = std::max(64, stored.spec().block.rows);
-    const int64_t wanted = kBandBytesMax / std::max<int64_t>(4, 4 * request.cols);
+    const int64_t wanted = device_ ? kLoadStageBytes / std::max<int64_t>(1, request.cols)
+                                   : kBandBytesMax / std::max<int64_t>(4, 4 * request.cols);
     const int64_t band = std::max(multiple, wanted / multiple * multiple);
     const int64_t bands = (part.rows + band - 1) / band;
     pool_.parallel_for(bands, 1, [&](int worker, int64_t first, int64_t last) {
       QuantRows& rows = workers_[static_cast<size_t>(worker)].rows;
+      std::vector<uint8_t> codes;
       for (int64_t i = first; i < last; ++i) {
         stored.read_rows(i * band, std::min(band, part.rows - i * band), rows);
         if (rows.block != request.scheme.weight.block) {  // a part's scale for each of its rows
           rows.scales.assign(static_cast<size_t>(rows.rows), rows.scales[0]);
           rows.block = per_row();
         }
-        ops_.pack_rows(w.weight, part.row0 + i * band, rows, queue_);
+        const int64_t row0 = part.row0 + i * band;
+        const bool sent = device_ && device_->send_codes(w.weight, row0, rows.codes, worker);
+        if (sent) rows.codes.swap(codes);  // what is left for pack_rows
+        ops_.pack_rows(w.weight, row0, rows, queue_);
+        if (sent) rows.codes.swap(codes);
       }
     });
   }

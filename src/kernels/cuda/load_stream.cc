@@ -206,6 +206,12 @@ void make(LoadStream* stream, const Weight& w, std::span<const RawPart> parts) {
   cuda_check(cudaEventRecord(s.unused.get(), s.kernels), "ordering a load");
 }
 
+std::byte* codes_at(const Weight& w, int64_t row0) {
+  const WeightLayout l(w.request);
+  const bool plain = l.code_bits >= 8 && l.row_bytes == l.cols * (l.code_bits / 8);
+  return plain ? w.data + l.codes + row0 * l.row_bytes : nullptr;
+}
+
 LoadStreamResult finish(LoadStream* stream) {
   CudaLoadStream& s = load_stream(stream);
   LoadStreamResult result{.reports = {}, .made_bytes = s.made_bytes};
@@ -241,6 +247,7 @@ const LoadOps kLoadOps{.refuses = refuses,
                        .stage = stage,
                        .send = send,
                        .make = make,
+                       .codes_at = codes_at,
                        .finish = finish};
 
 }  // namespace mantissa::cuda

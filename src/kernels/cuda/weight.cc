@@ -111,8 +111,10 @@ DeviceWeight device_weight(const Weight& w) {
 void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue) {
   if (q.rows == 0) return;
   const WeightLayout l(w.request);
-  const std::vector<unsigned char> codes = store_codes(l, q);
-  copy(w.data + l.codes + row0 * l.row_bytes, codes.data(), codes.size(), queue);
+  if (!q.codes.empty()) {
+    const std::vector<unsigned char> codes = store_codes(l, q);
+    copy(w.data + l.codes + row0 * l.row_bytes, codes.data(), codes.size(), queue);
+  }
   if (l.groups == 0) return;
   if (l.wide_scales) {
     const auto scales =
