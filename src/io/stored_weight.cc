@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "base/error.h"
 #include "base/list.h"
@@ -273,7 +274,8 @@ void StoredWeight::read_codes(int64_t row0, QuantRows& q) const {
   if (spec_.elem->is_float()) {
     // e4m3fn: S.1111.111 is NaN. e4m3fnuz: -0 is NaN, S.1111.111 is 240, which e4m3fn at half the
     // scale would need 480 for.
-    for (const uint8_t code : q.codes) bad += (code & 0x7f) == 0x7f || (fnuz_ && code == 0x80);
+    const int minus_zero = fnuz_ ? 0x80 : 0x7f;
+    for (const uint8_t code : q.codes) bad += ((code & 0x7f) == 0x7f) | (code == minus_zero);
   } else if (bits < 8) {
     for (uint8_t& code : q.codes) {
       const auto value = static_cast<int8_t>(code);
@@ -344,7 +346,9 @@ void StoredWeight::read_rows(int64_t row0, int64_t rows, QuantRows& q) const {
   check(0 <= row0 && row0 + rows <= rows_, "StoredWeight::read_rows: rows in range");
   check(spec_.block.rows == kAll || row0 % spec_.block.rows == 0,
         "StoredWeight::read_rows: a band starts at a block");
+  std::vector<uint8_t> codes = std::move(q.codes);  // their memory serves again
   q = {};
+  q.codes = std::move(codes);
   q.elem = spec_.elem;
   q.block = spec_.block;
   q.rows = rows;
