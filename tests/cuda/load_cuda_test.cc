@@ -288,5 +288,41 @@ TEST_F(LoadCuda, DummyValues) {
   }
 }
 
+// Codes that a checkpoint has: through staging memory, then pack_rows for the rest.
+TEST_F(LoadCuda, StoredCodes) {
+  const LoadOps& ops = *gpu_->ops.load;
+  for (const char* name : {"ptpc_fp8", "fp8", "fp8_block", "int8", "int4_weight_only"}) {
+    const Shape s{256, 4096, "stored"};
+    const Weight planned = gpu_->ops.plan_weight({.name = "test",
+                                                  .scheme = parse_scheme(name),
+                                                  .run_dtype = &kBF16,
+                                                  .rows = s.n,
+                                                  .cols = s.k},
+                                                 gpu_->queue());
+    const WeightMemory host(*gpu_, planned), device(*gpu_, planned);
+    const std::vector<HostPart> parts = one_part(kBF16, s, false);
+    by_host(*gpu_, host.weight, parts);
+    WeightQuantizer quantizer(planned.request.scheme.weight, s.n, s.k, kBF16);
+    std::vector<float> values = rounded_values(parts[0], kBF16);
+    const Matrix<const float> band(values.data(), s.n, s.k);
+    if (quantizer.needs_observe()) quantizer.observe(band);
+    QuantRows rows;
+    quantizer.quantize(0, band, rows);
+    LoadStream* stream = ops.open({.weights = 1}, gpu_->queue());
+    std::byte* to = ops.codes_at(device.weight, 0);
+    EXPECT_EQ(to == nullptr, planned.request.scheme.weight.elem->bits() < 8) << name;
+    if (to != nullptr) {
+      std::memcpy(ops.stage(stream, 0), rows.codes.data(), rows.codes.size());
+      ops.send(stream, 0, to, static_cast<int64_t>(rows.codes.size()));
+      rows.codes.clear();
+    }
+    gpu_->ops.pack_rows(device.weight, 0, rows, gpu_->queue());
+    gpu_->ops.finish_weight(device.weight, gpu_->queue());
+    ops.finish(stream);
+    ops.close(stream);
+    EXPECT_EQ(device.bytes(), host.bytes()) << name;
+  }
+}
+
 }  // namespace
 }  // namespace mantissa
