@@ -1,6 +1,7 @@
 // Operands of the GPU tests: host tensors with copies on the device, through Ops alone.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "../kernels/compare.h"
@@ -51,7 +52,7 @@ class GpuTensor {
 // Every byte 0xff: NaN in the run dtypes.
 inline Tensor poisoned(const Elem& elem, int64_t rows, int64_t cols) {
   Tensor out(elem, rows, cols);
-  std::memset(out.data(), 0xff, static_cast<size_t>(out.size()));
+  std::fill_n(out.data(), out.size(), std::byte{0xff});
   return out;
 }
 

@@ -28,6 +28,17 @@ constexpr const char* kQuantizing[] = {"fp8",
 
 class RowsCuda : public GpuTest {};
 
+// Static scales are small enough that some values saturate.
+Codes empty_codes(const Spec& spec, int64_t m, int64_t k) {
+  Codes empty(spec, m, k);
+  if (spec.when == When::kStatic) {
+    empty.scales[0] = spec.elem->is_float() ? 0.004f : 0.017f;
+    empty.global = 0.002f;
+    empty.zeros[0] = 5;
+  }
+  return empty;
+}
+
 // What `produce` leaves in high and codes: the codes are those of high.
 template <class Produce>
 void check_codes(const Device& gpu, const Elem& run, int64_t m, int64_t k, const char* name,
@@ -35,12 +46,7 @@ void check_codes(const Device& gpu, const Elem& run, int64_t m, int64_t k, const
   const Device ref(kRefOps);
   const Spec spec = parse_scheme(name).activation;
   const GpuTensor out(gpu, poisoned(run, m, k));
-  Codes empty(spec, m, k);
-  if (spec.when == When::kStatic) {  // small enough that some values saturate
-    empty.scales[0] = spec.elem->is_float() ? 0.004f : 0.017f;
-    empty.global = 0.002f;
-    empty.zeros[0] = 5;
-  }
+  const Codes empty = empty_codes(spec, m, k);
   GpuCodes codes(gpu, empty), alone(gpu, empty);
   Activation both = high_only(out.view());
   both.quantized[0] = codes.view();
@@ -60,12 +66,14 @@ void check_codes(const Device& gpu, const Elem& run, int64_t m, int64_t k, const
   EXPECT_TRUE(alone.fetch() == want) << name << " alone " << run.name << " " << m << " x " << k;
 }
 
-void expect_near(const Tensor& got, const Tensor& want) {
+// roundings: how many of them lie between the two.
+void expect_near(const Tensor& got, const Tensor& want, double roundings = 1) {
   std::vector<double> values, bound;
   for (int64_t r = 0; r < want.rows(); ++r) {
     for (int64_t c = 0; c < want.cols(); ++c) {
       values.push_back(want.at(r, c));
-      bound.push_back(std::abs(values.back()) * (compare::unit_roundoff(got.elem()) * 1.01 + 1e-5) +
+      bound.push_back(std::abs(values.back()) *
+                          (compare::unit_roundoff(got.elem()) * 1.01 * roundings + 1e-5) +
                       1e-7);
     }
   }
@@ -139,6 +147,97 @@ TEST_F(RowsCuda, ObservedRangesGrowAndLeaveOutWhatIsNotFinite) {
       range.download(got);
       EXPECT_EQ(got[0], want[0]) << run->name;
       EXPECT_EQ(got[1], want[1]) << run->name;
+    }
+  }
+}
+
+// Alone: rows in registers, in a cluster of blocks, through memory; one row and many.
+TEST_F(RowsCuda, QuantizedAlone) {
+  const Device ref(kRefOps), gpu(kCudaOps, {});
+  for (const Elem* run : {&kBF16, &kF32}) {
+    for (const auto& [m, k] : {std::pair{1, 64},
+                               {1, 8192},
+                               {1, 14336},
+                               {3, 100},
+                               {70, 4096},
+                               {300, 1024},
+                               {2, 16384},
+                               {1, 33000}}) {
+      Tensor x(*run, m, k);
+      x.fill(static_cast<uint32_t>(m + k), 2);
+      if (k > 64) x.set(0, 63, HUGE_VAL);  // a range is of finite values
+      if (k > 64) x.set(0, 17, std::nan(""));
+      const GpuTensor on_gpu(gpu, x);
+      for (const char* name : kQuantizing) {
+        const Spec spec = parse_scheme(name).activation;
+        Codes want = empty_codes(spec, m, k);
+        GpuCodes got(gpu, want);
+        Activation expected = high_only(x.view()), out = high_only(on_gpu.view());
+        expected.quantized[0] = want.view();
+        out.quantized[0] = got.view();
+        expected.quantized_count = out.quantized_count = 1;
+        ref.ops.quantize_rows(expected, ref.queue());
+        gpu.ops.quantize_rows(out, gpu.queue());
+        EXPECT_TRUE(got.fetch() == want) << name << " " << run->name << " " << m << " x " << k;
+      }
+    }
+  }
+}
+
+TEST_F(RowsCuda, GatheredRows) {
+  const Device gpu(kCudaOps, {});
+  for (const Elem* run : kRun) {
+    for (const int64_t cols : {1, 33, 512}) {
+      Tensor x(*run, 40, cols);
+      x.fill(5);
+      std::vector<int32_t> rows;  // more than one launch takes
+      for (int i = 0; i < 300; ++i) rows.push_back(i * 7 % 40);
+      Tensor want(*run, static_cast<int64_t>(rows.size()), cols);
+      for (int64_t r = 0; r < want.rows(); ++r)
+        for (int64_t c = 0; c < cols; ++c) want.set(r, c, x.at(rows[static_cast<size_t>(r)], c));
+      const GpuTensor on_gpu(gpu, x), out(gpu, poisoned(*run, want.rows(), cols));
+      gpu.ops.gather_rows(out.view(), on_gpu.view(), rows, gpu.queue());
+      EXPECT_TRUE(compare::bit_equal(out.fetch().view(), want.view())) << run->name << " " << cols;
+    }
+  }
+}
+
+TEST_F(RowsCuda, EmbeddedTokens) {
+  const Device ref(kRefOps), gpu(kCudaOps, {});
+  for (const char* name : {"bf16", "ptpc_fp8", "int8_weight_only", "int4_weight_only:g32"}) {
+    for (const float multiplier : {1.0f, 2.5f}) {
+      const Scheme scheme = parse_scheme(name);
+      constexpr int64_t kRows = 50, kCols = 384;
+      std::vector<float> values(kRows * kCols);
+      std::mt19937 random(9);
+      std::normal_distribution<float> normal(0, 1);
+      for (float& v : values) v = static_cast<float>(compare::rounded(kBF16, normal(random)));
+      WeightQuantizer quantizer(scheme.weight, kRows, kCols, kBF16);
+      QuantRows q;
+      quantizer.quantize(0, {values.data(), kRows, kCols}, q);
+      const std::vector<int32_t> ids = {3, 49, 0, 3, 17};
+      const auto run = [&](const Device& device) {
+        Weight table = device.ops.plan_weight({.name = "test",
+                                               .scheme = scheme,
+                                               .run_dtype = &kBF16,
+                                               .rows = kRows,
+                                               .cols = kCols,
+                                               .gathered = true},
+                                              device.queue());
+        const std::vector<std::byte> zeros(static_cast<size_t>(table.bytes));
+        const OnGpu memory(device, zeros.data(), table.bytes);
+        table.data = memory.as<std::byte>();
+        device.ops.pack_rows(table, 0, q, device.queue());
+        device.ops.finish_weight(table, device.queue());
+        const OnGpu on_device(device, ids.data(), static_cast<int64_t>(ids.size() * 4));
+        Batch batch;
+        batch.tokens = static_cast<int32_t>(ids.size());
+        batch.token_ids = on_device.as<int32_t>();
+        const GpuTensor out(device, poisoned(kBF16, batch.tokens, kCols));
+        device.ops.embed(out.view(), table, multiplier, batch, device.queue());
+        return out.fetch();
+      };
+      expect_near(run(gpu), run(ref), 2);
     }
   }
 }

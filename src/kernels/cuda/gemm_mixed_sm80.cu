@@ -136,14 +136,19 @@ void launch(const GemvArgs& a, cudaStream_t stream) {
   cuda_check(cudaGetLastError(), "launching gemm_mixed_kernel__sm80");
 }
 
+template <class T, int kSubs>
+void launch_zeros(const GemvArgs& a, cudaStream_t stream) {
+  if (a.w_zero != nullptr) return launch<Format<GemvWeight::kS4, T, kSubs, true>>(a, stream);
+  launch<Format<GemvWeight::kS4, T, kSubs, false>>(a, stream);
+}
 template <class T>
 void launch_values(const GemvArgs& a, cudaStream_t stream) {
   if (a.weight == GemvWeight::kRun) return launch<Format<GemvWeight::kRun, T>>(a, stream);
   if (a.weight == GemvWeight::kE4M3) return launch<Format<GemvWeight::kE4M3, T>>(a, stream);
   if (a.weight == GemvWeight::kS8) return launch<Format<GemvWeight::kS8, T>>(a, stream);
-  if (a.group_cols == 32) return launch<Format<GemvWeight::kS4, T, 4>>(a, stream);
-  if (a.group_cols == 64) return launch<Format<GemvWeight::kS4, T, 2>>(a, stream);
-  launch<Format<GemvWeight::kS4, T, 1>>(a, stream);
+  if (a.group_cols == 32) return launch_zeros<T, 4>(a, stream);
+  if (a.group_cols == 64) return launch_zeros<T, 2>(a, stream);
+  launch_zeros<T, 1>(a, stream);
 }
 
 }  // namespace

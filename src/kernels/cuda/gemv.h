@@ -44,7 +44,10 @@ struct GemvArgs {
   void* out = nullptr;  // [M, N] run dtype or float32
   int64_t out_stride = 0;
   int m = 0, n = 0, k = 0;
-  int warps = 0;  // per block; 0: picked by shape
+  // 0, or -1 for `ahead`: picked by shape. Benchmarks set them.
+  int warps = 0;                              // of a block (sm_80)
+  int stages = 0, piece = 0, shared_kib = 0;  // of the ring (sm_90)
+  int ahead = -1;                             // stages that go to L2 before x is there (sm_90)
 };
 constexpr int kGemvRowsMax = 8;
 
@@ -52,11 +55,21 @@ constexpr int kGemvRowsMax = 8;
 std::string gemv_sm80_why_not(const GemvArgs& args);
 void gemv__sm80(const GemvArgs& args, cudaStream_t stream);
 
+// The same on Hopper, weights by the copy engine.
+std::string gemv_sm90_why_not(const GemvArgs& args);
+void gemv__sm90(const GemvArgs& args, cudaStream_t stream);
+
 // Any M, for weights decoded to the run dtype (all but int8 codes on both sides).
 std::string gemm_mixed_sm80_why_not(const GemvArgs& args);
 void gemm_mixed__sm80(const GemvArgs& args, cudaStream_t stream);
 
-// What both ask of the weights.
+// Any M on Hopper: bf16, e4m3 or int8 on both sides, or weights decoded to bf16 activations; at its
+// best from 9 to some hundred rows.
+std::string gemm_rows_sm90_why_not(const GemvArgs& args);
+void gemm_rows__sm90(const GemvArgs& args, cudaStream_t stream);
+
+// What all ask of the weights; shared memory that x takes in the small-batch kernels.
 std::string weights_why_not(const GemvArgs& args);
+int64_t gemv_input_bytes(const GemvArgs& args);
 
 }  // namespace mantissa::cuda

@@ -96,6 +96,26 @@ bool try_gemv(const LinearCall& call) {
   gemv__sm80(args, call.stream);
   return true;
 }
+bool try_gemv_sm90(const LinearCall& call) {
+  const GemvArgs args = gemv_args(call);
+  if (!gemv_sm90_why_not(args).empty()) return false;
+  gemv__sm90(args, call.stream);
+  return true;
+}
+// Weights as the tensor cores' rows: where tokens are few for codes or bf16 on both sides, and for
+// every M where weights are decoded. The layer of Llama-3.1-8B at M = 128: bf16 175 us against
+// gemm__sm90's 224, e4m3 133 against 138, int8 123 against 124; at 256 tiles of 128 tokens lose
+// (gemv_bench few).
+constexpr int kRowsFewMax = 128;
+bool try_gemm_rows(const LinearCall& call) {
+  const GemvArgs args = gemv_args(call);
+  if (!gemm_rows_sm90_why_not(args).empty()) return false;
+  gemm_rows__sm90(args, call.stream);
+  return true;
+}
+bool try_gemm_rows_few(const LinearCall& call) {
+  return call.rows <= kRowsFewMax && !call.fast_accum && try_gemm_rows(call);
+}
 
 // Rows [first, first + count) of x, residual and out.
 GemvArgs rows_of(GemvArgs a, int first, int count) {
@@ -180,59 +200,89 @@ struct CudaLinearKernel {
   bool (*takes)(const WeightRequest&);
   bool (*try_run)(const LinearCall&);  // false: not these shapes
 };
+bool is_bf16(const WeightRequest& r) {
+  return *r.run_dtype == kBF16;
+}
+// What small-batch kernels take: weight and activation by format.
+bool takes_run_run(const WeightRequest& r) {
+  return runs_16_bits(r) && !r.scheme.weight.quantized();
+}
+bool takes_e4m3_e4m3(const WeightRequest& r) {
+  return runs_16_bits(r) && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
+}
+bool takes_s8_s8(const WeightRequest& r) {
+  return runs_16_bits(r) && is_int8(r.scheme.weight) && is_int8_token(r.scheme.activation);
+}
+bool takes_e4m3_run(const WeightRequest& r) {
+  return runs_16_bits(r) && is_e4m3(r.scheme.weight) && !r.scheme.activation.quantized();
+}
+bool takes_s8_run(const WeightRequest& r) {
+  return runs_16_bits(r) && is_int8(r.scheme.weight) && !r.scheme.activation.quantized();
+}
+bool takes_s4_any(const WeightRequest& r) {
+  const Spec& a = r.scheme.activation;
+  return runs_16_bits(r) && is_int4(r.scheme.weight) &&
+         (!a.quantized() || is_e4m3(a) || is_int8_token(a));
+}
+#define MANTISSA_GEMV_ROWS(NAME, TAKES, WHAT)                                   \
+  {{"gemv_" NAME "__sm90"}, "sm_90a, " WHAT, 90, true, TAKES, try_gemv_sm90}, { \
+    {"gemv_" NAME "__sm80"}, "sm_80, " WHAT, 80, true, TAKES, try_gemv          \
+  }
+
 // The first row that takes a call runs it.
 constexpr CudaLinearKernel kKernels[] = {
-    {{"gemv_run_run_16__sm80"},
-     "sm_80, bf16 or f16 weights, up to 8 rows",
-     80,
+    MANTISSA_GEMV_ROWS("run_run_16", takes_run_run, "bf16 or f16 weights, up to 8 rows"),
+    MANTISSA_GEMV_ROWS("e4m3_e4m3_row_16", takes_e4m3_e4m3,
+                       "bf16 or f16, e4m3 weights and activations with scales per tensor, channel "
+                       "or token, up to 8 rows"),
+    MANTISSA_GEMV_ROWS("s8_s8_row_16", takes_s8_s8,
+                       "bf16 or f16, symmetric int8 weights per channel, int8 activations per "
+                       "token, up to 8 rows"),
+    MANTISSA_GEMV_ROWS("e4m3_run_16", takes_e4m3_run,
+                       "bf16 or f16, e4m3 weights per channel, up to 8 rows"),
+    MANTISSA_GEMV_ROWS("s8_run_16", takes_s8_run,
+                       "bf16 or f16, int8 weights per channel, up to 8 rows"),
+    MANTISSA_GEMV_ROWS("s4_any_16", takes_s4_any,
+                       "bf16 or f16, int4 weights in groups of 32, 64 or multiples of 128, K a "
+                       "multiple of 128, up to 8 rows"),
+    {{"gemm_rows_run_run_bf16__sm90"},
+     "sm_90a, bf16 weights and activations, 9 to 128 rows",
+     90,
      true,
-     [](const WeightRequest& r) { return runs_16_bits(r) && !r.scheme.weight.quantized(); },
-     try_gemv},
-    {{"gemv_e4m3_e4m3_row_16__sm80"},
-     "sm_80, bf16 or f16, e4m3 weights and activations with scales per tensor, channel or token, "
-     "up to 8 rows",
-     80,
+     [](const WeightRequest& r) { return is_bf16(r) && takes_run_run(r); },
+     try_gemm_rows_few},
+    {{"gemm_rows_e4m3_e4m3_row_bf16__sm90"},
+     "sm_90a, bf16, e4m3 weights and activations, 9 to 128 rows",
+     90,
      true,
+     [](const WeightRequest& r) { return is_bf16(r) && takes_e4m3_e4m3(r); },
+     try_gemm_rows_few},
+    {{"gemm_rows_s8_s8_row_bf16__sm90"},
+     "sm_90a, bf16, symmetric int8 weights and activations, 9 to 128 rows",
+     90,
+     true,
+     [](const WeightRequest& r) { return is_bf16(r) && takes_s8_s8(r); },
+     try_gemm_rows_few},
+    {{"gemm_rows_e4m3_run_bf16__sm90"},
+     "sm_90a, bf16, e4m3 weights per channel",
+     90,
+     false,
+     [](const WeightRequest& r) { return is_bf16(r) && takes_e4m3_run(r); },
+     try_gemm_rows},
+    {{"gemm_rows_s8_run_bf16__sm90"},
+     "sm_90a, bf16, int8 weights per channel",
+     90,
+     false,
+     [](const WeightRequest& r) { return is_bf16(r) && takes_s8_run(r); },
+     try_gemm_rows},
+    {{"gemm_rows_s4_run_bf16__sm90"},
+     "sm_90a, bf16, int4 weights in groups of 32, 64 or multiples of 128, K a multiple of 128",
+     90,
+     false,
      [](const WeightRequest& r) {
-       return runs_16_bits(r) && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
+       return is_bf16(r) && takes_s4_any(r) && !r.scheme.activation.quantized();
      },
-     try_gemv},
-    {{"gemv_s8_s8_row_16__sm80"},
-     "sm_80, bf16 or f16, symmetric int8 weights per channel, int8 activations per token, up to 8 "
-     "rows",
-     80,
-     true,
-     [](const WeightRequest& r) {
-       return runs_16_bits(r) && is_int8(r.scheme.weight) && is_int8_token(r.scheme.activation);
-     },
-     try_gemv},
-    {{"gemv_e4m3_run_16__sm80"},
-     "sm_80, bf16 or f16, e4m3 weights per channel, up to 8 rows",
-     80,
-     true,
-     [](const WeightRequest& r) {
-       return runs_16_bits(r) && is_e4m3(r.scheme.weight) && !r.scheme.activation.quantized();
-     },
-     try_gemv},
-    {{"gemv_s8_run_16__sm80"},
-     "sm_80, bf16 or f16, int8 weights per channel, up to 8 rows",
-     80,
-     true,
-     [](const WeightRequest& r) {
-       return runs_16_bits(r) && is_int8(r.scheme.weight) && !r.scheme.activation.quantized();
-     },
-     try_gemv},
-    {{"gemv_s4_any_16__sm80"},
-     "sm_80, bf16 or f16, int4 weights in groups of 32, 64 or multiples of 128, K a multiple of "
-     "128, up to 8 rows",
-     80,
-     true,
-     [](const WeightRequest& r) {
-       const Spec& a = r.scheme.activation;
-       return runs_16_bits(r) && is_int4(r.scheme.weight) &&
-              (!a.quantized() || is_e4m3(a) || is_int8_token(a));
-     },
-     try_gemv},
+     try_gemm_rows},
     {{"gemm_e4m3_e4m3_row_bf16__sm90"},
      "sm_90a, bf16, e4m3 weights and activations with scales per tensor, channel or token",
      90,

@@ -77,13 +77,45 @@ __device__ inline void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
 }
 
 // ---- clusters
+constexpr int kClusterMax = 8;  // blocks, on any GPU that has them
+// To the same address of another block of the cluster; visible after cluster_sync. sm_90.
+__device__ inline void store_cluster(float* to, float value, uint32_t block_rank) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "st.shared::cluster.f32 [remote], %2;\n"
+      "}" ::"r"(shared_address(to)),
+      "r"(block_rank), "f"(value)
+      : "memory");
+#endif
+}
 __device__ inline uint32_t cluster_rank() {
   uint32_t rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
+// 16 bytes that another block of the cluster has at the same address. sm_90.
+__device__ inline uint4 load_cluster(const void* from, uint32_t block_rank) {
+  uint4 v{};
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %4, %5;\n"
+      "ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [remote];\n"
+      "}"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "r"(shared_address(from)), "r"(block_rank)
+      : "memory");
+#endif
+  return v;
+}
 __device__ inline void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+#endif
 }
 // mbarrier inits become visible to the cluster and to the copy engine.
 __device__ inline void fence_barrier_init() {
@@ -106,6 +138,12 @@ __device__ inline void tensor_load(void* to, const CUtensorMap* map, int32_t x, 
       " [%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(to)),
       "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(shared_address(barrier))
       : "memory");
+}
+// `bytes` in a row to L2 alone; address and size are multiples of 16.
+__device__ inline void bulk_prefetch_l2(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(reinterpret_cast<uint64_t>(from)),
+               "r"(bytes)
+               : "memory");
 }
 // To the same address of every block in `blocks` (a bit per rank); each one's barrier counts it.
 __device__ inline void tensor_load_multicast(void* to, const CUtensorMap* map, int32_t x, int32_t y,
@@ -239,6 +277,31 @@ MANTISSA_WGMMA_BOTH(__half, "f16.f16")
 #undef MANTISSA_WGMMA_BOTH
 #undef MANTISSA_WGMMA_SS
 #undef MANTISSA_WGMMA_RS
+
+// The same with A in registers: lane l of warp w holds rows 16 w + l / 4 and 8 more, of each 4
+// bytes from 4 (l % 4) on and 16 later (a: row, row + 8, row, row + 8).
+#define MANTISSA_REGS_8(d, c) \
+  "+" c((d)[0]), "+" c((d)[1]), "+" c((d)[2]), "+" c((d)[3]), "+" c((d)[4]), "+" c((d)[5]), \
+  "+" c((d)[6]), "+" c((d)[7])
+#define MANTISSA_NAMES_8 "{%0, %1, %2, %3, %4, %5, %6, %7}"
+#define MANTISSA_WGMMA_ROWS(NAME, TYPE, C, SHAPE, KINDS, SCALES, REGS, A0, A1, A2, A3, B, P)             \
+  __device__ inline void NAME(TYPE (&d)[REGS], const uint32_t (&a)[4], uint64_t b, uint32_t accumulate) { \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #P ", 0;\n"                                        \
+                 "wgmma.mma_async.sync.aligned." SHAPE "." KINDS " " MANTISSA_NAMES_##REGS                \
+                 ", {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", p" SCALES ";\n}"                   \
+                 : MANTISSA_REGS_##REGS(d, C)                                                            \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));                 \
+  }
+MANTISSA_WGMMA_ROWS(wgmma_rows_bf16, float, "f", "m64n16k16", "f32.bf16.bf16", ", 1, 1, 0", 8, 8, 9, 10, 11, 12, 13)
+MANTISSA_WGMMA_ROWS(wgmma_rows_bf16, float, "f", "m64n64k16", "f32.bf16.bf16", ", 1, 1, 0", 32, 32, 33, 34, 35, 36, 37)
+MANTISSA_WGMMA_ROWS(wgmma_rows_bf16, float, "f", "m64n128k16", "f32.bf16.bf16", ", 1, 1, 0", 64, 64, 65, 66, 67, 68, 69)
+MANTISSA_WGMMA_ROWS(wgmma_rows_e4m3, float, "f", "m64n16k32", "f32.e4m3.e4m3", ", 1, 1", 8, 8, 9, 10, 11, 12, 13)
+MANTISSA_WGMMA_ROWS(wgmma_rows_e4m3, float, "f", "m64n64k32", "f32.e4m3.e4m3", ", 1, 1", 32, 32, 33, 34, 35, 36, 37)
+MANTISSA_WGMMA_ROWS(wgmma_rows_e4m3, float, "f", "m64n128k32", "f32.e4m3.e4m3", ", 1, 1", 64, 64, 65, 66, 67, 68, 69)
+MANTISSA_WGMMA_ROWS(wgmma_rows_s8, int32_t, "r", "m64n16k32", "s32.s8.s8", "", 8, 8, 9, 10, 11, 12, 13)
+MANTISSA_WGMMA_ROWS(wgmma_rows_s8, int32_t, "r", "m64n64k32", "s32.s8.s8", "", 32, 32, 33, 34, 35, 36, 37)
+MANTISSA_WGMMA_ROWS(wgmma_rows_s8, int32_t, "r", "m64n128k32", "s32.s8.s8", "", 64, 64, 65, 66, 67, 68, 69)
+#undef MANTISSA_WGMMA_ROWS
 // clang-format on
 
 // Keeps the compiler from moving uses of an accumulator over the wait (or start) that stands beside
@@ -254,24 +317,21 @@ __device__ inline void fence_registers(float (&d)[kRegs]) {
 // the next.
 __device__ inline void mma_16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                               __nv_bfloat16) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 __device__ inline void mma_16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                               __half) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 // K is 32.
 __device__ inline void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -385,20 +445,6 @@ __device__ inline void store_matrix_x4(void* row, uint32_t a, uint32_t b, uint32
       "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
       "r"(a), "r"(b), "r"(c), "r"(d)
       : "memory");
-}
-
-// ---- programmatic dependent launch (sm_90; nothing on older GPUs)
-// Returns once the grids that this one depends on have ended, their writes visible.
-__device__ inline void grid_wait() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-// The next grid may start, as far as it does not wait.
-__device__ inline void grid_launch_dependents() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
 }
 
 }  // namespace mantissa::cuda::ptx

@@ -1,162 +1,229 @@
-// Operations on rows: norm, gate, quantization of activations, embedding, gathering. One block a
-// row. Quantizing equals quant/quantize.h bit for bit: the same float32 divisions and roundings, in
-// code that is compiled without contraction.
+// Operations on rows: norm, gate, quantization of activations. One block a row. Rows whose shape
+// allows it stay in registers from the first load to the last code; others go through memory. A
+// scale over the whole tensor needs all rows first: their ranges are left beside them.
 #include <algorithm>
-#include <cfloat>
 
-#include "kernels/cuda/cuda_error.h"
-#include "kernels/cuda/device_types.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/quantize_row.cuh"
 #include "kernels/cuda/queue.h"
 #include "kernels/cuda/rows_blocks.h"
-#include "kernels/cuda/weight.h"
 
 namespace mantissa::cuda {
 namespace {
 
-constexpr int kRowThreads = 256;
+constexpr int kRowThreads = 256;    // where rows go through memory
+constexpr int kHeldThreads = 1024;  // at most, where they stay in registers
+constexpr int kHeldUnits = 4;       // at most, of a thread
 
-// ---- quantization
+// ---- what is made of a row
 
-enum class CodeKind : uint8_t { kE4M3, kInt8, kInt8Asymmetric };
-
-struct Range {
-  float amax, min, max;
-};
-// NaN and infinities do not enter a range.
-__device__ Range include(Range r, float x) {
-  if (!(fabsf(x) <= FLT_MAX)) return r;
-  return {fmaxf(r.amax, fabsf(x)), fminf(r.min, x), fmaxf(r.max, x)};
-}
-
-struct Scale {
-  float scale, factor;  // codes are of x / factor, or x * factor
-  int zero;
-  bool divide;
-};
-constexpr float kFp8Floor = 1.0f / (448.0f * 512.0f);
-
-// quant/recipe.cc: fp8_vllm_row, fp8_vllm_group, int_activation.
-__device__ Scale scale_of(CodeKind kind, bool grouped, const Range& r) {
-  if (kind == CodeKind::kE4M3) {
-    const float s = grouped ? fmaxf(r.amax, 1e-10f) / 448.0f : fmaxf(r.amax / 448.0f, kFp8Floor);
-    return {s, s, 0, true};
-  }
-  if (kind == CodeKind::kInt8) {
-    const float s = r.amax / 127.0f;
-    if (s < FLT_MIN) return {FLT_EPSILON, 1.0f / FLT_EPSILON, 0, false};
-    return {s, 127.0f / r.amax, 0, false};
-  }
-  float s = (r.max - r.min) / 255.0f;
-  if (!(s <= FLT_MAX)) s = r.max / 255.0f - r.min / 255.0f;
-  if (!(s >= FLT_MIN)) s = FLT_EPSILON;
-  const float zero = fminf(fmaxf(-128.0f - r.min / s, -128.0f), 127.0f);
-  return {s, 1.0f / s, __float2int_rn(zero), false};
-}
-// given_scale() of quant/recipe.cc, with the row of static activations.
-__device__ Scale static_scale_of(CodeKind kind, float scale, int zero) {
-  const bool divide = kind == CodeKind::kInt8;
-  return {scale, divide ? scale : 1.0f / scale, zero, divide};
-}
-
-__device__ uint8_t encode_e4m3(float x) {
-  if (x != x) return 0;
-  return static_cast<uint8_t>(__nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3));
-}
-__device__ uint8_t code_of(CodeKind kind, float x, const Scale& s) {
-  const float exact = s.divide ? x / s.factor : x * s.factor;
-  if (kind == CodeKind::kE4M3) return encode_e4m3(exact);
-  if (x != x) return static_cast<uint8_t>(static_cast<int8_t>(s.zero));
-  const float units = rintf(exact) + static_cast<float>(s.zero);
-  return static_cast<uint8_t>(
-      static_cast<int8_t>(__float2int_rn(fminf(fmaxf(units, -128.0f), 127.0f))));
-}
-
-// One quantized form as kernels see it.
-struct Form {
-  CodeKind kind;
-  bool given;      // a static scale stands in scales[0] (and zero_points[0])
-  int group;       // columns of one scale; the row's length where per token
-  uint8_t* codes;  // [M, stride]
+template <class T>
+struct RowOut {
+  T* high;  // [M, stride]; nullptr: nobody reads it
   int64_t stride;
-  float* scales;  // [M, scale_stride]
-  int64_t scale_stride;
-  int32_t* zero_points;
+  Forms forms;
+  float* row_amax;  // [M]; nullptr: no scale covers the tensor
+  int blocks;       // of a row
 };
 
-// Forms of one row each; a tensor's scale needs all rows first.
-struct Forms {
-  Form form[Activation::kFormatsMax];
-  int count;
-};
-
-// One row, by the whole block. x was written by this block, or before it ran.
+// The row has been written to out.high by this block.
 template <class T>
-__device__ void quantize_row(const T* x, int64_t row, int cols, const Form& form) {
-  if (form.given) {
-    const int zero = form.zero_points != nullptr ? form.zero_points[0] : 0;
-    const Scale s = static_scale_of(form.kind, form.scales[0], zero);
-    for (int c = threadIdx.x; c < cols; c += blockDim.x)
-      form.codes[row * form.stride + c] = code_of(form.kind, to_f32(x[c]), s);
-    return;
-  }
-  const bool grouped = form.group < cols;
-  // Per token: the whole block on one row. Groups: a warp a group.
-  const int lanes = grouped ? 32 : blockDim.x, lane = threadIdx.x % lanes;
-  const int first = grouped ? threadIdx.x / 32 : 0, step = grouped ? blockDim.x / 32 : 1;
-  for (int g = first; g * form.group < cols; g += step) {
-    const int begin = g * form.group, end = min(cols, begin + form.group);
-    Range r{0, 0, 0};
-    for (int c = begin + lane; c < end; c += lanes) r = include(r, to_f32(x[c]));
-    const auto fold = [&](float v) { return grouped ? warp_max(v) : block_max(v); };
-    r = {fold(r.amax), -fold(-r.min), fold(r.max)};
-    const Scale s = scale_of(form.kind, grouped, r);
-    if (lane == 0) {
-      form.scales[row * form.scale_stride + g] = s.scale;
-      if (form.zero_points != nullptr) form.zero_points[row * form.scale_stride + g] = s.zero;
-    }
-    for (int c = begin + lane; c < end; c += lanes) {
-      form.codes[row * form.stride + c] = code_of(form.kind, to_f32(x[c]), s);
-    }
-  }
-}
-// For norm and gate, once the block has written its row.
-template <class T>
-__device__ void quantize_written(const T* x, int64_t row, int cols, const Forms& forms) {
-  if (forms.count == 0) return;
+__device__ void finish_written(const RowOut<T>& out, int64_t row, int cols) {
   __syncthreads();  // the row is written
-  for (int i = 0; i < forms.count; ++i) quantize_row(x, row, cols, forms.form[i]);
-}
-template <class T>
-__global__ void quantize_rows_kernel(const T* x, int64_t stride, int cols, Form form) {
-  quantize_row(x + blockIdx.x * stride, blockIdx.x, cols, form);
+  const T* x = out.high + row * out.stride;
+#pragma unroll 1
+  for (int i = 0; i < out.forms.count; ++i) quantize_row(x, row, cols, out.forms.form[i]);
+  if (out.row_amax == nullptr) return;
+  Range r{0, 0, 0};
+  for (int c = threadIdx.x; c < cols; c += blockDim.x) r = include(r, to_f32(x[c]));
+  const float amax = block_max(r.amax);
+  if (threadIdx.x == 0) out.row_amax[row] = amax;
 }
 
-// Per tensor: fp8_vllm_tensor. Float bits of non-negative numbers order as integers.
-template <class T>
-__global__ void tensor_amax(const T* x, int64_t stride, int cols, float* amax) {
-  Range r{0, 0, 0};
-  for (int c = threadIdx.x; c < cols; c += blockDim.x)
-    r = include(r, to_f32(x[blockIdx.x * stride + c]));
-  const float row = block_max(r.amax);
-  if (threadIdx.x == 0) atomicMax(reinterpret_cast<int*>(amax), __float_as_int(row));
-}
-template <class T>
-__global__ void quantize_tensor_kernel(const T* x, int64_t stride, int cols, const float* amax,
-                                       Form form) {
-  const float exact = *amax / 448.0f;
-  const float scale = exact >= FLT_MIN ? exact : kFp8Floor;
-  const float factor = 1.0f / scale;
-  if (blockIdx.x == 0 && threadIdx.x == 0) form.scales[0] = scale;
-  const int64_t row = blockIdx.x;
-  for (int c = threadIdx.x; c < cols; c += blockDim.x) {
-    form.codes[row * form.stride + c] = encode_e4m3(to_f32(x[row * stride + c]) * factor);
+template <class T, int kUnits>
+__device__ void finish_held(const RowOut<T>& out, int64_t row, int cols, Held<kUnits>& held,
+                            const Team& team) {
+#pragma unroll
+  for (int u = 0; u < kUnits; ++u) {
+    const int col = team.col(u);
+#pragma unroll
+    for (int i = 0; i < kUnitCols; ++i) held.v[u][i] = rounded<T>(held.v[u][i]);
+    if (out.high != nullptr && col < cols) store_unit(out.high + row * out.stride + col, held.v[u]);
   }
+#pragma unroll 1
+  for (int i = 0; i < out.forms.count; ++i) quantize_held(held, row, cols, out.forms.form[i], team);
+  if (out.row_amax == nullptr) return;
+  const float amax = range_of_row(held, CodeKind::kE4M3, team).amax;
+  if (threadIdx.x == 0) out.row_amax[row] = amax;
 }
+
+// ---- where the values come from: each has the row as columns (memory) and as units (registers)
+
+template <class T>
+struct AsIs {
+  static constexpr bool kShared = true;  // several blocks may have a row
+  const T* x;                            // [M, stride]
+  int64_t stride;
+
+  template <int kUnits>
+  __device__ void hold(Held<kUnits>& held, int64_t row, int cols, const Team& team) const {
+    ptx::grid_dependency_wait();
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const int col = team.col(u);
+      if (col < cols) load_unit(held.v[u], x + row * stride + col);
+    }
+  }
+  __device__ void write(T*, int64_t, int) const {
+    ptx::grid_dependency_wait();
+  }
+};
+
+template <class T>
+struct Norm {
+  static constexpr bool kShared = false;
+  const T* x;  // [M, stride]
+  int64_t stride;
+  const float* gain;  // [cols]
+  float eps;
+
+  __device__ float scale(float squares, int cols) const {
+    return 1.0f / sqrtf(block_sum(squares) / static_cast<float>(cols) + eps);
+  }
+  template <int kUnits>
+  __device__ void hold(Held<kUnits>& held, int64_t row, int cols, const Team& team) const {
+    const auto col_of = [&](int u) { return team.col(u); };
+    float gains[kUnitCols];
+    if (kUnits == 1 && col_of(0) < cols) load_unit(gains, gain + col_of(0));
+    ptx::grid_dependency_wait();
+    float squares = 0;
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      if (col_of(u) < cols) load_unit(held.v[u], x + row * stride + col_of(u));
+#pragma unroll
+      for (int i = 0; i < kUnitCols; ++i) squares = fmaf(held.v[u][i], held.v[u][i], squares);
+    }
+    const float by = scale(squares, cols);
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      if (col_of(u) >= cols) continue;
+      if (kUnits > 1) load_unit(gains, gain + col_of(u));
+#pragma unroll
+      for (int i = 0; i < kUnitCols; ++i) held.v[u][i] = held.v[u][i] * by * gains[i];
+    }
+  }
+  __device__ void write(T* to, int64_t row, int cols) const {
+    ptx::grid_dependency_wait();
+    const T* from = x + row * stride;
+    float squares = 0;
+    for (int c = threadIdx.x; c < cols; c += blockDim.x) {
+      const float v = to_f32(from[c]);
+      squares = fmaf(v, v, squares);
+    }
+    const float by = scale(squares, cols);
+    for (int c = threadIdx.x; c < cols; c += blockDim.x)
+      to[c] = from_f32<T>(to_f32(from[c]) * by * gain[c]);
+  }
+};
+
+__device__ float gate_value(GateFn fn, float x) {
+  // ex2 and rcp in hardware: within 2^-21, of which a 16-bit result shows nothing.
+  if (fn == GateFn::kSilu) return __fdividef(x, 1.0f + __expf(-x));
+  const float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);  // sqrt(2 / pi)
+  return 0.5f * x * (1.0f + tanhf(inner));
+}
+template <class T>
+struct Gate {
+  static constexpr bool kShared = true;
+  const T* x;  // [M, stride]: gate, then up
+  int64_t stride;
+  GateFn fn;
+
+  template <int kUnits>
+  __device__ void hold(Held<kUnits>& held, int64_t row, int cols, const Team& team) const {
+    ptx::grid_dependency_wait();
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      const int col = team.col(u);
+      if (col >= cols) continue;
+      float up[kUnitCols];
+      load_unit(held.v[u], x + row * stride + col);
+      load_unit(up, x + row * stride + cols + col);
+#pragma unroll
+      for (int i = 0; i < kUnitCols; ++i) held.v[u][i] = gate_value(fn, held.v[u][i]) * up[i];
+    }
+  }
+  __device__ void write(T* to, int64_t row, int cols) const {
+    ptx::grid_dependency_wait();
+    const T* from = x + row * stride;
+    for (int c = threadIdx.x; c < cols; c += blockDim.x)
+      to[c] = from_f32<T>(gate_value(fn, to_f32(from[c])) * to_f32(from[cols + c]));
+  }
+};
+
+template <class T, template <class> class Source>
+__global__ void written_rows(const Source<T> source, const __grid_constant__ RowOut<T> out,
+                             int cols) {
+  ptx::grid_dependency_launch();
+  source.write(out.high + blockIdx.x * out.stride, blockIdx.x, cols);
+  finish_written(out, blockIdx.x, cols);
+}
+template <class T, template <class> class Source, int kUnits>
+__global__ void __launch_bounds__(kHeldThreads)
+    held_rows(const Source<T> source, const __grid_constant__ RowOut<T> out, int cols) {
+  ptx::grid_dependency_launch();
+  const Team team{out.blocks, static_cast<int>(blockIdx.x) % out.blocks};
+  const int64_t row = blockIdx.x / out.blocks;
+  Held<kUnits> held{};
+  source.hold(held, row, cols, team);
+  finish_held(out, row, cols, held, team);
+}
+
+// ---- a scale over the tensor: fp8_vllm_tensor
+
+constexpr int kFoldAlone = 256;  // rows whose ranges every block may fold again
+
+__device__ float fold_rows(const float* row_amax, int rows) {
+  float amax = 0;
+  for (int i = threadIdx.x; i < rows; i += blockDim.x) amax = fmaxf(amax, row_amax[i]);
+  return block_amax(amax);
+}
+__global__ void fold_rows_kernel(float* row_amax, int rows) {
+  ptx::grid_dependency_launch();
+  ptx::grid_dependency_wait();
+  const float amax = fold_rows(row_amax, rows);
+  if (threadIdx.x == 0) row_amax[0] = amax;
+}
+template <class T>
+__global__ void quantize_tensor_kernel(const T* x, int64_t stride, int cols, const float* row_amax,
+                                       int rows, Form form) {
+  ptx::grid_dependency_launch();
+  ptx::grid_dependency_wait();
+  const int64_t row = blockIdx.x;
+  const Scale s = scale_of(form.kind, Extent::kTensor, {fold_rows(row_amax, rows), 0, 0});
+  if (row == 0 && threadIdx.x == 0) form.scales[0] = s.scale;
+  const T* from = x + row * stride;
+  uint8_t* to = form.codes + row * form.stride;
+  const auto unaligned = reinterpret_cast<uintptr_t>(from) | reinterpret_cast<uintptr_t>(to);
+  const int held = unaligned % 16 == 0 ? cols / kUnitCols * kUnitCols : 0;
+  for (int c = threadIdx.x * kUnitCols; c < held; c += blockDim.x * kUnitCols) {
+    float v[kUnitCols];
+    load_unit(v, from + c);
+    put_codes(form, row, c, v, s);
+  }
+  for (int c = held + threadIdx.x; c < cols; c += blockDim.x)
+    to[c] = code_of(form.kind, to_f32(from[c]), s);
+}
+
+// ---- host
 
 Form form_of(const QuantizedActivation& q, int cols) {
   return {.kind = *q.spec.elem == kE4M3 ? CodeKind::kE4M3
                   : q.spec.asymmetric   ? CodeKind::kInt8Asymmetric
                                         : CodeKind::kInt8,
+          .extent = q.spec.block.rows == kAll                               ? Extent::kTensor
+                    : q.spec.block.cols != kAll && q.spec.block.cols < cols ? Extent::kGroup
+                                                                            : Extent::kRow,
           .given = q.spec.when == When::kStatic,
           .group = q.spec.block.cols == kAll ? cols : q.spec.block.cols,
           .codes = q.codes.data,
@@ -165,186 +232,168 @@ Form form_of(const QuantizedActivation& q, int cols) {
           .scale_stride = q.scales.stride,
           .zero_points = q.zero_points.data};
 }
-bool rows_stand_alone(const QuantizedActivation& q) {
-  if (has_groups(q.spec)) return false;
-  return q.spec.block.rows != kAll || q.spec.when == When::kStatic;
+// Whether a row can be quantized without the others.
+bool stands_alone(const QuantizedActivation& q, int64_t rows) {
+  return rows == 1 || q.spec.block.rows != kAll || q.spec.when == When::kStatic;
 }
 
-void quantize_form(ConstView x, const QuantizedActivation& q, Queue* queue) {
-  if (has_groups(q.spec)) return quantize_groups(x, q, cuda_queue(queue));
-  const cudaStream_t stream = cuda_queue(queue).stream.get();
-  const int rows = static_cast<int>(x.rows), cols = static_cast<int>(x.cols);
-  const Form form = form_of(q, cols);
-  with_run_dtype(*x.elem, [&](auto t) {
-    using T = decltype(t);
-    const T* data = reinterpret_cast<const T*>(x.data);
-    if (rows_stand_alone(q)) {
-      quantize_rows_kernel<<<rows, kRowThreads, 0, stream>>>(data, x.stride, cols, form);
-      return;
-    }
-    float* amax = reinterpret_cast<float*>(cuda_queue(queue).amax.get());
-    cuda_check(cudaMemsetAsync(amax, 0, sizeof(float), stream), "clearing a range");
-    tensor_amax<<<rows, kRowThreads, 0, stream>>>(data, x.stride, cols, amax);
-    quantize_tensor_kernel<<<rows, kRowThreads, 0, stream>>>(data, x.stride, cols, amax, form);
-  });
-  cuda_check(cudaGetLastError(), "launching quantize_rows");
+bool aligned(const void* p, int64_t stride_bytes, int to) {
+  return reinterpret_cast<uintptr_t>(p) % static_cast<size_t>(to) == 0 && stride_bytes % to == 0;
 }
-
-// ---- norm and gate: the value goes to `out`, in the run dtype
-
+// Whether rows of `cols` may stay in registers: of 16-bit values.
 template <class T>
-__global__ void rms_norm_kernel(const T* x, int64_t x_stride, T* out, int64_t out_stride, int cols,
-                                const float* gain, float eps, Forms forms) {
-  const T* from = x + blockIdx.x * x_stride;
-  T* to = out + blockIdx.x * out_stride;
-  float squares = 0;
-  for (int c = threadIdx.x; c < cols; c += blockDim.x) {
-    const float v = to_f32(from[c]);
-    squares = fmaf(v, v, squares);
+bool may_hold(const T* x, int64_t x_stride, const RowOut<T>& out, int cols) {
+  constexpr int64_t kSize = sizeof(T);
+  bool may = kSize == 2 && cols % kUnitCols == 0 && cols <= kHeldThreads * kHeldUnits * kUnitCols &&
+             aligned(x, x_stride * kSize, 16) && aligned(out.high, out.stride * kSize, 16);
+  for (int i = 0; i < out.forms.count; ++i) {
+    const Form& f = out.forms.form[i];
+    may = may && aligned(f.codes, f.stride, kUnitCols);
+    if (f.extent == Extent::kGroup)
+      may = may && f.group % kUnitCols == 0 && f.group <= kHeldGroupMax &&
+            (f.group & (f.group - 1)) == 0;
   }
-  const float scale = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(cols) + eps);
-  for (int c = threadIdx.x; c < cols; c += blockDim.x) {
-    to[c] = from_f32<T>(to_f32(from[c]) * scale * gain[c]);
-  }
-  quantize_written(to, blockIdx.x, cols, forms);
+  return may;
 }
 
-__device__ float gate_value(GateFn fn, float x) {
-  if (fn == GateFn::kSilu) return x / (1.0f + expf(-x));
-  const float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);  // sqrt(2 / pi)
-  return 0.5f * x * (1.0f + tanhf(inner));
-}
-template <class T>
-__global__ void gate_kernel(const T* x, int64_t x_stride, T* out, int64_t out_stride, int cols,
-                            GateFn fn, Forms forms) {
-  const T* from = x + blockIdx.x * x_stride;
-  T* to = out + blockIdx.x * out_stride;
-  for (int c = threadIdx.x; c < cols; c += blockDim.x) {
-    const float v = gate_value(fn, to_f32(from[c])) * to_f32(from[cols + c]);
-    to[c] = from_f32<T>(v);
-  }
-  quantize_written(to, blockIdx.x, cols, forms);
-}
-
-// ---- rows picked from tables
-
-__device__ float weight_value(const DeviceWeight& w, int64_t n, int k) {
-  const unsigned char* row = w.codes + n * w.row_bytes;
-  const Nibble at = nibble_of(k);
-  const int code = w.code_bits == 4 ? row[at.byte] >> at.shift & 15 : row[k];
-  const int64_t g = n * w.groups + k / w.group_cols;
-  const float value = w.codebooks != nullptr
-                          ? __bfloat162float(w.codebooks[g * w.codebook_len + code])
-                          : w.table[code];
-  const float scale = w.wide_scales
-                          ? static_cast<const float*>(w.scales)[g]
-                          : __bfloat162float(static_cast<const __nv_bfloat16*>(w.scales)[g]);
-  return (value - (w.zeros != nullptr ? static_cast<float>(w.zeros[g]) : 0.0f)) * scale *
-         w.globals[n];
-}
-template <class T>
-__global__ void embed_kernel(T* out, int64_t stride, DeviceWeight table, float multiplier,
-                             const int32_t* ids) {
-  const int64_t n = ids[blockIdx.x];
-  for (int k = threadIdx.x; k < table.k; k += blockDim.x) {
-    const float value =
-        table.scales == nullptr
-            ? to_f32(reinterpret_cast<const T*>(table.codes + n * table.row_bytes)[k])
-            : weight_value(table, n, k);
-    out[blockIdx.x * stride + k] = from_f32<T>(value * multiplier);
-  }
-}
-
-constexpr int kGatherMax = 256;  // rows of one launch; indices travel as a parameter
-struct RowIndices {
-  int32_t row[kGatherMax];
+// How threads share a row: few rows get many threads, wide ones a cluster of blocks if `shared`;
+// many rows get few threads with more loads each.
+struct HeldShape {
+  int units, threads, blocks;
 };
-__global__ void gather_kernel(unsigned char* out, int64_t out_bytes, const unsigned char* x,
-                              int64_t x_bytes, int row_bytes, RowIndices indices) {
-  const unsigned char* from = x + indices.row[blockIdx.x] * x_bytes;
-  for (int i = threadIdx.x; i < row_bytes; i += blockDim.x)
-    out[blockIdx.x * out_bytes + i] = from[i];
+constexpr int kRowsFew = 64, kUnitsWide = 1024;
+HeldShape held_shape(int rows, int cols, bool shared) {
+  const int units = cols / kUnitCols;
+  HeldShape s{.units = 1, .threads = 0, .blocks = 1};
+  if (shared && rows <= kRowsFew && units >= kUnitsWide && compute_capability() >= 90) {
+    s.blocks = ptx::kClusterMax;
+  } else if (rows > kRowsFew || units > kHeldThreads) {
+    s.units = kHeldUnits;
+  }
+  const int each = s.units * s.blocks;
+  s.threads = ((units + each - 1) / each + 31) / 32 * 32;
+  return s;
 }
 
-// Norm and gate write the run dtype; where nobody reads that form the codes are made from scratch
-// memory that the producer's own reader would not keep.
-View high_of(const Activation& out, const Elem& elem, int64_t rows, int64_t cols, CudaQueue& q) {
-  if (!out.high.empty()) return out.high;
-  return View(q.scratch(rows * cols * elem.bits() / 8), elem, rows, cols);
-}
-Forms row_forms(const Activation& out, int64_t cols) {
-  Forms forms{};
+// What a call asks for, by who makes it.
+struct Wanted {
+  Forms alone;       // here, row by row
+  bool over_tensor;  // here, once all rows are there
+  bool in_groups;    // rows_blocks.cu, from the high-precision rows
+};
+Wanted wanted_of(const Activation& out, int rows, int cols) {
+  Wanted w{};
   for (int i = 0; i < out.quantized_count; ++i) {
     const QuantizedActivation& q = out.quantized[i];
-    if (rows_stand_alone(q)) forms.form[forms.count++] = form_of(q, static_cast<int>(cols));
+    if (has_groups(q.spec)) {
+      w.in_groups = true;
+    } else if (stands_alone(q, rows)) {
+      w.alone.form[w.alone.count++] = form_of(q, cols);
+    } else {
+      w.over_tensor = true;
+    }
   }
-  return forms;
+  return w;
 }
-// Those that row_forms() leaves.
-void quantize_tensors(const Activation& out, ConstView high, Queue* queue) {
-  for (int i = 0; i < out.quantized_count; ++i)
-    if (!rows_stand_alone(out.quantized[i])) quantize_form(high, out.quantized[i], queue);
+
+// The forms that need all rows: from `high`, and the rows' ranges.
+template <class T>
+void finish_tensors(const Activation& out, View high, float* row_amax, Queue* queue) {
+  CudaQueue& q = cuda_queue(queue);
+  const auto rows = static_cast<int>(high.rows), cols = static_cast<int>(high.cols);
+  if (row_amax != nullptr && rows > kFoldAlone) {
+    launch("launching fold_rows", fold_rows_kernel, {.grid = dim3(1), .block = dim3(1024)},
+           q.stream.get(), row_amax, rows);
+  }
+  for (int i = 0; i < out.quantized_count; ++i) {
+    const QuantizedActivation& form = out.quantized[i];
+    if (has_groups(form.spec)) {
+      quantize_groups(high, form, q);
+    } else if (!stands_alone(form, rows)) {
+      launch("launching quantize_tensor", quantize_tensor_kernel<T>,
+             {.grid = dim3(static_cast<unsigned>(rows)), .block = dim3(kRowThreads)},
+             q.stream.get(), reinterpret_cast<const T*>(high.data), high.stride, cols, row_amax,
+             rows > kFoldAlone ? 1 : rows, form_of(form, cols));
+    }
+  }
+}
+
+// Rows of `source` in the forms that `out` asks for. `input_is_high`: out.high is what is read.
+template <class T, template <class> class Source>
+void run_rows(const Activation& out, const Source<T>& source, const ConstView& like, int cols,
+              bool input_is_high, Queue* queue) {
+  CudaQueue& q = cuda_queue(queue);
+  const auto rows = static_cast<int>(like.rows);
+  const Wanted wanted = wanted_of(out, rows, cols);
+  RowOut<T> to{.high = reinterpret_cast<T*>(out.high.data),
+               .stride = out.high.stride,
+               .forms = wanted.alone,
+               .row_amax = nullptr,
+               .blocks = 1};
+  const bool held = may_hold(source.x, source.stride, to, cols);
+  // Scratch: the values where nobody else keeps them but they are read again, and ranges of rows.
+  const bool keeps = out.high.empty() && (wanted.over_tensor || wanted.in_groups || !held);
+  const int64_t high_bytes = keeps ? (int64_t{rows} * cols * int64_t{sizeof(T)} + 63) / 64 * 64 : 0;
+  View high = out.high;
+  if (keeps || wanted.over_tensor) {
+    std::byte* scratch = q.scratch(high_bytes + int64_t{rows} * 4);
+    if (keeps) {
+      high = View(scratch, *like.elem, rows, cols);
+      to.high = reinterpret_cast<T*>(scratch);
+      to.stride = cols;
+    }
+    if (wanted.over_tensor) to.row_amax = reinterpret_cast<float*>(scratch + high_bytes);
+  }
+  if (input_is_high && to.forms.count == 0 && !wanted.over_tensor) {
+    // Nothing of the rows is made here.
+  } else if (held) {
+    if (input_is_high) to.high = nullptr;
+    if constexpr (sizeof(T) == 2) {
+      const HeldShape shape = held_shape(rows, cols, Source<T>::kShared);
+      to.blocks = shape.blocks;
+      const auto kernel =
+          shape.units == 1 ? held_rows<T, Source, 1> : held_rows<T, Source, kHeldUnits>;
+      launch("launching held_rows", kernel,
+             {.grid = dim3(static_cast<unsigned>(rows * shape.blocks)),
+              .block = dim3(static_cast<unsigned>(shape.threads)),
+              .cluster = shape.blocks},
+             q.stream.get(), source, to, cols);
+    }
+  } else {
+    launch("launching written_rows", written_rows<T, Source>,
+           {.grid = dim3(static_cast<unsigned>(rows)), .block = dim3(kRowThreads)}, q.stream.get(),
+           source, to, cols);
+  }
+  if (wanted.over_tensor || wanted.in_groups) finish_tensors<T>(out, high, to.row_amax, queue);
 }
 
 }  // namespace
 
 void rms_norm(const Activation& out, ConstView x, const float* gain, float eps, Queue* queue) {
   if (x.rows == 0) return;
-  CudaQueue& q = cuda_queue(queue);
-  const View high = high_of(out, *x.elem, x.rows, x.cols, q);
   with_run_dtype(*x.elem, [&](auto t) {
     using T = decltype(t);
-    rms_norm_kernel<<<static_cast<unsigned>(x.rows), kRowThreads, 0, q.stream.get()>>>(
-        reinterpret_cast<const T*>(x.data), x.stride, reinterpret_cast<T*>(high.data), high.stride,
-        static_cast<int>(x.cols), gain, eps, row_forms(out, x.cols));
+    const Norm<T> source{reinterpret_cast<const T*>(x.data), x.stride, gain, eps};
+    run_rows(out, source, x, static_cast<int>(x.cols), false, queue);
   });
-  cuda_check(cudaGetLastError(), "launching rms_norm");
-  quantize_tensors(out, high, queue);
 }
 
 void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue) {
   if (gate_up.rows == 0) return;
-  CudaQueue& q = cuda_queue(queue);
-  const View high = high_of(out, *gate_up.elem, gate_up.rows, gate_up.cols / 2, q);
   with_run_dtype(*gate_up.elem, [&](auto t) {
     using T = decltype(t);
-    gate_kernel<<<static_cast<unsigned>(gate_up.rows), kRowThreads, 0, q.stream.get()>>>(
-        reinterpret_cast<const T*>(gate_up.data), gate_up.stride, reinterpret_cast<T*>(high.data),
-        high.stride, static_cast<int>(gate_up.cols / 2), fn, row_forms(out, gate_up.cols / 2));
+    const Gate<T> source{reinterpret_cast<const T*>(gate_up.data), gate_up.stride, fn};
+    run_rows(out, source, gate_up, static_cast<int>(gate_up.cols / 2), false, queue);
   });
-  cuda_check(cudaGetLastError(), "launching gate");
-  quantize_tensors(out, high, queue);
 }
 
 void quantize_rows(const Activation& out, Queue* queue) {
-  if (out.high.rows == 0) return;
-  for (int i = 0; i < out.quantized_count; ++i) quantize_form(out.high, out.quantized[i], queue);
-}
-
-void embed(View out, const Weight& table, float multiplier, const Batch& batch, Queue* queue) {
-  if (batch.tokens == 0) return;
-  with_run_dtype(*out.elem, [&](auto t) {
+  if (out.high.rows == 0 || out.quantized_count == 0) return;
+  with_run_dtype(*out.high.elem, [&](auto t) {
     using T = decltype(t);
-    embed_kernel<<<static_cast<unsigned>(batch.tokens), kRowThreads, 0,
-                   cuda_queue(queue).stream.get()>>>(reinterpret_cast<T*>(out.data), out.stride,
-                                                     device_weight(table), multiplier,
-                                                     batch.token_ids);
+    const AsIs<T> source{reinterpret_cast<const T*>(out.high.data), out.high.stride};
+    run_rows(out, source, out.high, static_cast<int>(out.high.cols), true, queue);
   });
-  cuda_check(cudaGetLastError(), "launching embed");
-}
-
-void gather_rows(View out, ConstView x, std::span<const int32_t> rows, Queue* queue) {
-  const int64_t bytes = x.elem_bytes();
-  for (size_t at = 0; at < rows.size(); at += kGatherMax) {
-    RowIndices indices{};
-    const size_t count = std::min<size_t>(kGatherMax, rows.size() - at);
-    std::copy_n(rows.begin() + static_cast<std::ptrdiff_t>(at), count, indices.row);
-    gather_kernel<<<static_cast<unsigned>(count), kRowThreads, 0, cuda_queue(queue).stream.get()>>>(
-        reinterpret_cast<unsigned char*>(out.row(static_cast<int64_t>(at))), out.stride * bytes,
-        reinterpret_cast<const unsigned char*>(x.data), x.stride * bytes,
-        static_cast<int>(x.cols * bytes), indices);
-    cuda_check(cudaGetLastError(), "launching gather_rows");
-  }
 }
 
 }  // namespace mantissa::cuda

@@ -13,6 +13,9 @@ namespace mantissa::cuda {
 CUtensorMap tensor_map_k_major(const void* data, int elem_bytes, int64_t rows, int64_t cols,
                                int64_t stride, int box_rows);
 
+// The same of bytes, in boxes of box_rows x box_bytes (64 or 128), swizzled by 128 bytes or not.
+CUtensorMap tensor_map_plain(const void* data, int64_t rows, int64_t row_bytes, int box_bytes,
+                             int box_rows, bool swizzled);
 // Rows of heads [rows, heads, dim] of 16-bit elements, rows `stride` elements apart, read in boxes
 // of rows x heads x chunk_bytes (32, 64 or 128), swizzled by that in shared memory.
 struct HeadBox {

@@ -35,11 +35,15 @@ template <>
 struct Pair<__nv_bfloat16> {
   using Type = __nv_bfloat162;
   static constexpr uint32_t kUnits = 0x4300;  // 128: the step of [128, 256) is 1
+  static constexpr uint32_t kSixteen = 0x4180;
+  static constexpr int kMantissa = 7;
 };
 template <>
 struct Pair<__half> {
   using Type = __half2;
   static constexpr uint32_t kUnits = 0x6400;  // 1024: the step of [1024, 2048) is 1
+  static constexpr uint32_t kSixteen = 0x4c00;
+  static constexpr int kMantissa = 10;
 };
 template <class T>
 __device__ inline uint32_t subtract(uint32_t a, uint32_t b) {
@@ -73,8 +77,28 @@ template <>
 __device__ inline uint32_t decode_s8<__nv_bfloat16>(uint32_t word, int low) {
   // bf16 has 7 mantissa bits: (128 + low seven) - (128, or 256 where the sign is set).
   const uint32_t bytes = __byte_perm(word, 0, low == 0 ? 0x4140 : 0x4342);
-  return subtract<__nv_bfloat16>((bytes & 0x007f007fu) | 0x43004300u,
-                                 (bytes & 0x00800080u) | 0x43004300u);
+  return subtract<__nv_bfloat16>(ptx::and_xor(bytes, 0x007f007fu, 0x43004300u),
+                                 ptx::and_xor(bytes, 0x00800080u, 0x43004300u));
+}
+
+// Int4 codes as kRaisedS4 + code, where the offset costs nothing: element 2 j and 2 j + 1 of a word
+// turn into the upper mantissa bits of 16 <= v < 32. What the offset adds to a sum is taken away
+// once a group, with the sum of x.
+constexpr float kRaisedS4 = 24;
+template <class T>
+__device__ inline uint32_t raise_s4(uint32_t word, int j) {
+  constexpr int kBit = Pair<T>::kMantissa - 4;
+  constexpr uint32_t kFlip = (Pair<T>::kSixteen + (8u << kBit)) * 0x10001u;
+  const int right = (4 * j - kBit) & 31;
+  return ptx::and_xor(__funnelshift_r(word, word, right), (15u << kBit) * 0x10001u, kFlip);
+}
+
+// The same where j is known at run time.
+template <class T>
+__device__ inline uint32_t raise_s4_at(uint32_t word, int j) {
+  constexpr int kBit = Pair<T>::kMantissa - 4;
+  constexpr uint32_t kFlip = (Pair<T>::kSixteen + (8u << kBit)) * 0x10001u;
+  return ptx::and_xor(__funnelshift_r(word, word, 4 * j - kBit), (15u << kBit) * 0x10001u, kFlip);
 }
 
 // What int4 codes are offset by, twice: units + 8 + zero point.

@@ -12,14 +12,16 @@ namespace mantissa::cuda {
 constexpr int kRows = 16;   // of weights, a warp's tile: mma's M
 constexpr int kLine = 128;  // bytes of a weight row that a warp reads at once: two blocks
 
-// kSubs: groups of K in a block of 128 int4 codes; 0: one scale a row, applied at the end.
-template <GemvWeight kW, class T, int kSubsOf = 0>
+// kSubs: groups of K in a block of 128 int4 codes; 0: one scale a row, applied at the end. kZeros:
+// int4 codes with zero points.
+template <GemvWeight kW, class T, int kSubsOf = 0, bool kZerosOf = false>
 struct Format {
   static constexpr GemvWeight kWeight = kW;
   using Value = T;  // mma operands; int8_t: both sides stay codes
   static constexpr bool kIntegers = sizeof(T) == 1;
   using Sum = std::conditional_t<kIntegers, int32_t, float>;
   static constexpr int kSubs = kSubsOf;
+  static constexpr bool kZeros = kZerosOf;
   static constexpr int kBlockValues = kW == GemvWeight::kRun  ? 32
                                       : kW == GemvWeight::kS4 ? 128
                                                               : 64;
@@ -110,20 +112,19 @@ struct Line {
   Groups groups[F::kSubs > 0 ? 2 : 1][2];
 };
 
+// Of `block` of a row whose groups begin at `scales` and `zeros`.
 template <class F>
-__device__ Groups load_groups(const GemvArgs& a, const Plan& p, int row, int block) {
+__device__ Groups load_groups(const uint16_t* scales, const int8_t* zeros, const Plan& p,
+                              int block) {
   Groups g{};
-  const int in_row = F::kSubs > 1 ? block * F::kSubs : (block * p.group_inverse) >> kInverseBits;
-  const int64_t at = int64_t{row} * p.groups + in_row;
-  const auto* scales = static_cast<const uint16_t*>(a.w_scale) + at;
-  if constexpr (F::kSubs == 4) g.scales = __ldg(reinterpret_cast<const uint2*>(scales));
-  if constexpr (F::kSubs == 2) g.scales.x = __ldg(reinterpret_cast<const uint32_t*>(scales));
-  if constexpr (F::kSubs == 1) g.scales.x = __ldg(scales);
-  if (a.w_zero != nullptr) {
-    const int8_t* zeros = a.w_zero + at;
-    if constexpr (F::kSubs == 4) g.zeros = __ldg(reinterpret_cast<const uint32_t*>(zeros));
-    if constexpr (F::kSubs == 2) g.zeros = __ldg(reinterpret_cast<const uint16_t*>(zeros));
-    if constexpr (F::kSubs == 1) g.zeros = static_cast<uint8_t>(__ldg(zeros));
+  const int at = F::kSubs > 1 ? block * F::kSubs : (block * p.group_inverse) >> kInverseBits;
+  if constexpr (F::kSubs == 4) g.scales = *reinterpret_cast<const uint2*>(scales + at);
+  if constexpr (F::kSubs == 2) g.scales.x = *reinterpret_cast<const uint32_t*>(scales + at);
+  if constexpr (F::kSubs == 1) g.scales.x = scales[at];
+  if constexpr (F::kZeros) {
+    if constexpr (F::kSubs == 4) g.zeros = *reinterpret_cast<const uint32_t*>(zeros + at);
+    if constexpr (F::kSubs == 2) g.zeros = *reinterpret_cast<const uint16_t*>(zeros + at);
+    if constexpr (F::kSubs == 1) g.zeros = static_cast<uint8_t>(zeros[at]);
   }
   return g;
 }
@@ -141,7 +142,10 @@ __device__ void load_line(Line<F>& to, const GemvArgs& a, const Plan& p, int til
       const int at = line * kLine + b * 64 + lane % 4 * 16;
       to.codes[b][r] = at < row_bytes ? ptx::load_streamed(from + at) : uint4{0, 0, 0, 0};
       if constexpr (F::kSubs > 0) {
-        to.groups[b][r] = load_groups<F>(a, p, row, min(line * 2 + b, p.blocks - 1));
+        const int64_t first = int64_t{row} * p.groups;
+        to.groups[b][r] = load_groups<F>(static_cast<const uint16_t*>(a.w_scale) + first,
+                                         F::kZeros ? a.w_zero + first : nullptr, p,
+                                         min(line * 2 + b, p.blocks - 1));
       }
     }
   }
@@ -153,13 +157,22 @@ __device__ inline float run_value(const GemvArgs& a, const void* p, int64_t i) {
   return a.run_is_f16 ? to_f32(static_cast<const __half*>(p)[i])
                       : to_f32(static_cast<const __nv_bfloat16*>(p)[i]);
 }
+// What a sum is finished with.
+struct Finish {
+  float w_scale, x_scale, bias, residual;
+};
 template <class F>
-__device__ void store(const GemvArgs& a, int m, int row, typename F::Sum sum) {
-  float value = static_cast<float>(sum);
-  if (F::kSubs == 0 && a.w_scale != nullptr) value *= static_cast<const float*>(a.w_scale)[row];
-  if (a.x_scale != nullptr) value *= a.x_scale[m * a.x_scale_stride];
-  if (a.bias != nullptr) value += a.bias[row];
-  if (a.residual != nullptr) value += run_value(a, a.residual, m * a.residual_stride + row);
+__device__ Finish load_finish(const GemvArgs& a, int m, int row) {
+  Finish f{1, 1, 0, 0};
+  if (F::kSubs == 0 && a.w_scale != nullptr) f.w_scale = static_cast<const float*>(a.w_scale)[row];
+  if (a.x_scale != nullptr) f.x_scale = a.x_scale[m * a.x_scale_stride];
+  if (a.bias != nullptr) f.bias = a.bias[row];
+  if (a.residual != nullptr) f.residual = run_value(a, a.residual, m * a.residual_stride + row);
+  return f;
+}
+template <class F>
+__device__ void store(const GemvArgs& a, int m, int row, typename F::Sum sum, const Finish& f) {
+  const float value = static_cast<float>(sum) * f.w_scale * f.x_scale + f.bias + f.residual;
   const int64_t at = m * a.out_stride + row;
   if (a.out_f32) {
     static_cast<float*>(a.out)[at] = value;
@@ -168,6 +181,10 @@ __device__ void store(const GemvArgs& a, int m, int row, typename F::Sum sum) {
   } else {
     static_cast<__nv_bfloat16*>(a.out)[at] = from_f32<__nv_bfloat16>(value);
   }
+}
+template <class F>
+__device__ void store(const GemvArgs& a, int m, int row, typename F::Sum sum) {
+  store<F>(a, m, row, sum, load_finish<F>(a, m, row));
 }
 
 // ---- host
