@@ -21,7 +21,7 @@ bool is_static(const std::string& scheme) {
 }  // namespace
 
 void calibrate_inputs(const Args& args, ModelOptions& options) {
-  const std::string file = args.text("calibrate");
+  const std::string& file = args.text("calibrate");
   const bool body = is_static(options.scheme), head = is_static(options.lm_head_scheme);
   if (file.empty() || !(body || head)) return;
   const ModelConfig config = config_of(options);

@@ -66,7 +66,7 @@ class Gaps {
   }
   void record(const std::string& kind) const {
     for (const auto& [name, gap] : largest_) {
-      testing::Test::RecordProperty(kind + "_" + name, text(gap));
+      testing::Test::RecordProperty(text(kind, "_", name), text(gap));
     }
   }
 
