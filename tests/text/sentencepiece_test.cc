@@ -117,7 +117,7 @@ TEST(SentencePieceModel, FilesAreRefusedByName) {
                               whole.substr(0, 1000),
                               whole.substr(0, whole.size() - 3),
                               std::string(100, '\xFF'),
-                              "\x0A\x02\x0A\x00" + whole,
+                              std::string("\x0A\x02\x0A\x00", 4) + whole,
                               whole + whole,
                               "\x0A\x05\x0A\x01\xFF\x18\x01"};
   for (const std::string& cut : cuts) {
