@@ -194,7 +194,7 @@ std::string brief(const Spec& spec) {
 
 // The scheme table's name, or a description where the table has no such row.
 std::string name_of(const Spec& weight, const Spec& activation) {
-  const std::string known = scheme_name_of(weight, activation);
+  std::string known = scheme_name_of(weight, activation);
   if (!known.empty()) return known;
   return brief(weight) + (activation.quantized() ? " x " + brief(activation) : "");
 }

@@ -13,6 +13,12 @@ namespace {
 
 constexpr std::string_view kScaleDtypes = "F32,BF16,F16";
 
+// Two's complement.
+int32_t signed_value(std::byte b) {
+  const int value = std::to_integer<int>(b);
+  return value < 128 ? value : value - 256;
+}
+
 int64_t blocks_along(int64_t size, int block) {
   return block == kAll ? 1 : (size + block - 1) / block;
 }
@@ -201,7 +207,7 @@ float StoredWeight::one_value(const TensorInfo& tensor) const {
     std::byte bytes[4] = {};
     checkpoint_->read_rows(tensor, 0, std::span(bytes).first(static_cast<size_t>(tensor.bytes)));
     std::memcpy(&whole, bytes, sizeof whole);
-    if (tensor.bytes == 1) whole = static_cast<int8_t>(bytes[0]);
+    if (tensor.bytes == 1) whole = signed_value(bytes[0]);
     return static_cast<float>(whole);
   }
   if (!list_contains(kScaleDtypes, tensor.dtype->name)) {
@@ -332,7 +338,7 @@ void StoredWeight::read_zero_points(int64_t row0, QuantRows& q) const {
       if (words) {
         zero = static_cast<int32_t>(bits_at(column.data(), first + r, bits)) - (1 << (bits - 1));
       } else {
-        zero = static_cast<int8_t>(bytes[static_cast<size_t>((first + r) * scale_cols_ + g)]);
+        zero = signed_value(bytes[static_cast<size_t>((first + r) * scale_cols_ + g)]);
       }
       if (zero < min_value(*spec_.elem) || zero > max_value(*spec_.elem)) {
         refuse(*zero_, text("holds ", zero, ", which is no code of ", spec_.elem->name));

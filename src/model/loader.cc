@@ -266,11 +266,11 @@ int64_t arena_bytes(ModelLayout& layout) {
   return bytes;
 }
 
-LoadReport load_weights(ModelLayout& layout, Arena& arena, const Checkpoint* checkpoint,
-                        uint64_t seed, const Ops& ops, Queue* queue, ThreadPool& pool,
+LoadReport load_weights(ModelLayout& layout, Arena& arena, const WeightSource& source,
+                        const Ops& ops, Queue* queue, ThreadPool& pool,
                         const LoadProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
-  Loader loader(layout, checkpoint, seed, ops, queue, pool, progress);
+  Loader loader(layout, source.checkpoint, source.seed, ops, queue, pool, progress);
   for_each_weight(layout, [&](PlannedWeight& w) {
     w.weight.data = arena.take(w.weight.bytes);
     if (w.has_bias) w.bias = arena.take_array<float>(w.weight.request.rows);

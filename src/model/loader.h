@@ -15,10 +15,15 @@ int load_threads(const Ops& ops, int threads);
 // Bytes of all weights and vectors in the arena, padding included.
 int64_t arena_bytes(ModelLayout& layout);
 
-// Gives every weight its memory from `arena` and loads it. checkpoint == nullptr: dummy
-// weights of `seed` (dummy_value()); gains are 1.
-LoadReport load_weights(ModelLayout& layout, Arena& arena, const Checkpoint* checkpoint,
-                        uint64_t seed, const Ops& ops, Queue* queue, ThreadPool& pool,
+// Where weights come from. Without a checkpoint: dummy weights of `seed` (dummy_value()), gains 1.
+struct WeightSource {
+  const Checkpoint* checkpoint = nullptr;
+  uint64_t seed = 0;
+};
+
+// Gives every weight its memory from `arena` and loads it.
+LoadReport load_weights(ModelLayout& layout, Arena& arena, const WeightSource& source,
+                        const Ops& ops, Queue* queue, ThreadPool& pool,
                         const LoadProgress& progress);
 
 }  // namespace mantissa

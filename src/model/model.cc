@@ -404,8 +404,9 @@ LoadReport Model::load(const LoadProgress& progress) {
   if (!s.plan.misfit.empty()) throw Error(s.plan.misfit, s.plan.misfit_fix);
   s.weights = Arena(arena_bytes(s.layout), "the weights", *s.ops, s.queue.get());
   ThreadPool pool(load_threads(*s.ops, s.options.threads));
-  LoadReport report = load_weights(s.layout, s.weights, s.checkpoint ? &*s.checkpoint : nullptr,
-                                   s.options.seed, *s.ops, s.queue.get(), pool, progress);
+  LoadReport report =
+      load_weights(s.layout, s.weights, {s.checkpoint ? &*s.checkpoint : nullptr, s.options.seed},
+                   *s.ops, s.queue.get(), pool, progress);
   if (s.options.strict && !report.warnings.empty()) {
     throw Error(report.warnings.front(), "leave out --strict to run all the same");
   }

@@ -48,6 +48,7 @@ Outcome run(const fs::path& scratch, std::vector<std::string> arguments) {
   const fs::path out = scratch / "stdout", err = scratch / "stderr";
   arguments.insert(arguments.begin(), {"timeout", "--signal=KILL", "120", MANTISSA_BINARY});
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   posix_spawn_file_actions_t actions;
@@ -115,13 +116,13 @@ std::string with_header(const std::string& file, const std::string& header) {
 
 using Change = std::function<void(Files&)>;
 
-Change set(const char* name, std::string content) {
+Change set(const char* name, const std::string& content) {
   return [=](Files& files) { files[name] = content; };
 }
 Change remove(const char* name) {
   return [=](Files& files) { files.erase(name); };
 }
-Change edit(const char* name, const char* from, std::string to) {
+Change edit(const char* name, const char* from, const std::string& to) {
   return [=](Files& files) { replace(files[name], from, to); };
 }
 Change edit_header(const char* from, const char* to) {

@@ -335,6 +335,7 @@ TEST_P(AttentionTest, QuantizedResultEqualsQuantizingAfterwards) {
   const std::vector<SequenceShape>& steps = shape.sequences;
   const Tensor high = run_shape(cpu, shape, kv_shape(shape, kFormats[0], kBF16), context);
   std::vector<SequenceShape> before;
+  before.reserve(steps.size());
   for (const SequenceShape& s : steps) before.push_back({s.context - s.query, s.context - s.query});
   run_step(cpu, cache, shape, context, before);
   Tensor rows = context.step(steps);
@@ -367,6 +368,7 @@ TEST_P(AttentionTest, RotationIsWithinItsBound) {
       for (const Elem* run : kRunDtypes) {
         SCOPED_TRACE(text(run->name, " rotary ", rotary, ": ", shape.why));
         std::vector<float> inv_freq;
+        inv_freq.reserve(static_cast<size_t>(rotary / 2));
         for (int32_t i = 0; i < rotary / 2; ++i)
           inv_freq.push_back(
               static_cast<float>(std::pow(10000.0, -2.0 * i / static_cast<double>(rotary))));

@@ -54,6 +54,7 @@ TEST_P(RowsTest, NormIsWithinItsBound) {
       const double k = static_cast<double>(shape.k), u = unit_roundoff(kF32);
       const std::vector<double> values = values_of(want);
       std::vector<double> bound;
+      bound.reserve(values.size());
       for (const double v : values)
         bound.push_back(((k / 2 + 6) * u + unit_roundoff(*elem)) * std::abs(v) + least_of(*elem));
       EXPECT_TRUE(compare::within(out.view(), values, bound));

@@ -103,6 +103,7 @@ void move_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
 template <bool kPack>
 void move_codes(const PackedLayout& l, std::byte* data, const StripRows& s) {
   using Move = void (*)(const PackedLayout&, std::byte*, const StripRows&);
+  // NOLINTNEXTLINE(readability-identifier-naming): a constant, which clang-tidy 14 does not see
   constexpr Move kMoves[] = {
       move_strip<Codes::kF32, kPack>,    move_strip<Codes::kF16, kPack>,
       move_strip<Codes::kBf16, kPack>,   move_strip<Codes::kByte, kPack>,

@@ -155,6 +155,7 @@ class FormWriter {
 
 std::vector<FormWriter> writers_of(const Activation& out, const Elem& run, const CpuQueue& queue) {
   std::vector<FormWriter> writers;
+  writers.reserve(static_cast<size_t>(out.quantized_count));
   for (int i = 0; i < out.quantized_count; ++i) writers.emplace_back(out.quantized[i], run, queue);
   return writers;
 }
