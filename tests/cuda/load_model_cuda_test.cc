@@ -42,7 +42,7 @@ Loaded load(const std::string& scheme, bool dummy, const Ops& ops) {
   std::byte* const start = arena.take(0);
   ops.upload(start, out.weights.data(), arena.bytes(), gpu.queue());
   ThreadPool pool(4);
-  out.report = load_weights(layout, arena, from, 7, ops, gpu.queue(), pool, {});
+  out.report = load_weights(layout, arena, {from, 7}, ops, gpu.queue(), pool, {});
   ops.download(out.weights.data(), start, arena.bytes(), gpu.queue());
   return out;
 }
