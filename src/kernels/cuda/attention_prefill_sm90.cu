@@ -650,7 +650,8 @@ __device__ void consume_tile(const Shared<F>& sh, const Params<typename F::Value
     values = at;
     at.advance();
   }
-  if (threadIdx.x % 128 == 0) ptx::mbarrier_arrive(sh.query_empty);
+  __syncwarp();  // every lane has read the work
+  if (lane == 0) ptx::mbarrier_arrive(sh.query_empty);
   ptx::mbarrier_wait(&sh.values_full[values.stage], values.parity);
   pack_weights(st, sh.v_scales + values.stage * F::kKeys, lane);
   ptx::fence_registers(st.out);
@@ -687,7 +688,7 @@ __global__ void __launch_bounds__(F::kThreads, 1)
     const int writers = F::kCodes ? 128 : 1, readers = F::kGroups * (F::kCodes ? 128 : 1);
     ptx::tensor_prefetch(&query);
     ptx::mbarrier_init(sh.query_full, 1);
-    ptx::mbarrier_init(sh.query_empty, F::kGroups);
+    ptx::mbarrier_init(sh.query_empty, F::kGroups * 4);  // a warp each
     for (int s = 0; s < kStages; ++s) {
       ptx::mbarrier_init(&sh.keys_full[s], writers);
       ptx::mbarrier_init(&sh.keys_empty[s], readers);
