@@ -19,7 +19,7 @@ constexpr Option kOptions[] = {
     {"--data", OptionType::kText, "", "DIR", "where the data sets lie; else ./data, then ../shared/data"},
     {"--limit", OptionType::kInteger, "0", "N", "only the first N documents of each task; 0: all", "", 0, 1e9},
     {"--num-fewshot", OptionType::kInteger, "0", "N", "examples before each question; wikitext takes none", "", 0, 1000},
-    {"--kld-against", OptionType::kText, "", "SCHEME", "also compare with this scheme of the same model (bf16, mostly)"},
+    {"--kld-against", OptionType::kText, "", "SCHEME[@DEVICE]", "also compare with this scheme of the same model (bf16, mostly), on this device or another: bf16@cpu"},
 };
 // clang-format on
 

@@ -15,19 +15,47 @@ constexpr int64_t kLogitsBytes = int64_t{32} << 20;
 
 }  // namespace
 
-EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelConfig& config,
-                            int64_t length_max) {
+Reference reference_of(const std::string& text, const std::string& device) {
+  const size_t at = text.find('@');
+  if (at == std::string::npos) return {text, device};
+  Reference out{text.substr(0, at), text.substr(at + 1)};
+  if (out.scheme.empty() || out.device.empty())
+    throw Error(mantissa::text("--kld-against ", quoted(text), " has no ",
+                               out.scheme.empty() ? "scheme before the @" : "device after the @"),
+                "write SCHEME or SCHEME@DEVICE, as in bf16@cpu");
+  if (out.device != "auto") (void)find_ops(out.device);
+  return out;
+}
+
+ModelOptions reference_options(ModelOptions options, const Reference& reference) {
+  options.scheme = reference.scheme;
+  if (options.device == reference.device) return options;
+  options.device = reference.device;
+  options.attention_backend = "auto";
+  options.fast_accum = options.enforce_eager = false;
+  options.gpu_memory_utilization = 0;
+  return options;
+}
+
+void size_for_windows(ModelOptions& options, const ModelConfig& config, int64_t length_max) {
   options.max_model_len = length_max;
   options.kv_tokens =
       window_kv_tokens(length_max, options.max_num_batched_tokens, options.max_num_seqs);
   options.logits_rows_max =
       std::clamp<int64_t>(kLogitsBytes / 4 / config.vocab_size, 1, options.max_num_batched_tokens);
+}
+
+EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelConfig& config,
+                            int64_t length_max) {
+  size_for_windows(options, config, length_max);
+  const std::string& against = args.text("kld-against");
+  const Reference reference = reference_of(against, options.device);
+  if (!against.empty() && reference.scheme != "auto") (void)parse_scheme(reference.scheme);
   Model model = open_model(args, options);
   std::optional<Model> base;
-  if (const std::string& scheme = args.text("kld-against"); !scheme.empty()) {
-    options.scheme = scheme;
-    note(text("the model to compare with (--kld-against ", scheme, "):"));
-    base = open_model(args, options);
+  if (!against.empty()) {
+    note(text("the model to compare with (--kld-against ", against, "):"));
+    base = open_model(args, reference_options(options, reference));
   }
   return {std::move(model), std::move(base)};
 }
@@ -57,6 +85,7 @@ Scored score(const Args& args, EvalModels& models, std::span<const Window> windo
                                             windows, pool, progress);
     out.base = summarize(scores.base_nlls);
     out.divergence = summarize(std::span<const TokenDivergence>(scores.tokens));
+    out.paired = paired_difference(scores.nlls, scores.base_nlls);
     out.nlls = std::move(scores.nlls);
   } else {
     out.nlls = window_nlls(engine_model(models.model), windows, pool, progress);
@@ -68,9 +97,15 @@ Scored score(const Args& args, EvalModels& models, std::span<const Window> windo
 
 void add_divergence(boost::json::object& object, const DivergenceResult& divergence) {
   object["kld_mean"] = divergence.kld_mean;
+  object["kld_stderr"] = divergence.kld_stderr;
   object["kld_median"] = divergence.kld_median;
   object["kld_p999"] = divergence.kld_p999;
   object["top1_agreement"] = divergence.top1_agreement;
+  object["disagreements"] = divergence.disagreements;
+  object["disagreements_beyond"] = divergence.disagreements_beyond;
+  object["disagreement_margin_max"] = divergence.margin_max;
+  object["logit_gap_median"] = divergence.logit_gap_median;
+  object["logit_gap_max"] = divergence.logit_gap_max;
   object["rms_delta_p"] = divergence.rms_delta_p;
 }
 
@@ -85,6 +120,15 @@ void add_divergence(Table& table, const DivergenceResult& divergence) {
     table.header.push_back(name);
     table.rows.front().push_back(value);
   }
+}
+
+std::string disagreement_text(const DivergenceResult& d, int64_t tokens) {
+  return text(d.disagreements, " of ", tokens, " tokens have another most likely token; ",
+              d.disagreements_beyond,
+              " of them although the reference's two largest logits are further apart than any "
+              "logit moved there (largest margin ",
+              fixed(d.margin_max, 4), "; the largest change of a logit: median ",
+              fixed(d.logit_gap_median, 4), ", most ", fixed(d.logit_gap_max, 4), ")");
 }
 
 }  // namespace mantissa

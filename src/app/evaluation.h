@@ -17,6 +17,18 @@ struct EvalModels {
   Model model;
   std::optional<Model> base;  // --kld-against
 };
+// What a scheme is compared with: SCHEME, or SCHEME@DEVICE for another device than --device.
+struct Reference {
+  std::string scheme, device;
+};
+Reference reference_of(const std::string& text, const std::string& device);
+// `options` for another scheme and device: what only the first device knows goes back to its
+// default.
+ModelOptions reference_options(ModelOptions options, const Reference& reference);
+
+// Room for full passes of windows of length_max tokens, and for their logits in chunks.
+void size_for_windows(ModelOptions& options, const ModelConfig& config, int64_t length_max);
+
 // Loads MODEL (and the base) so that passes are full with windows of length_max tokens.
 EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelConfig& config,
                             int64_t length_max);
@@ -29,6 +41,7 @@ struct Scored {
   PerplexityResult result;
   std::optional<PerplexityResult> base;
   std::optional<DivergenceResult> divergence;
+  std::optional<PairedDifference> paired;
   double seconds = 0;
 };
 Scored score(const Args& args, EvalModels& models, std::span<const Window> windows);
@@ -36,5 +49,7 @@ Scored score(const Args& args, EvalModels& models, std::span<const Window> windo
 void add_divergence(boost::json::object& object, const DivergenceResult& divergence);
 // The columns of add_divergence for a table of one row.
 void add_divergence(Table& table, const DivergenceResult& divergence);
+// "12 of 100 tokens have another most likely token; 0 of them ...": one line.
+std::string disagreement_text(const DivergenceResult& divergence, int64_t tokens);
 
 }  // namespace mantissa

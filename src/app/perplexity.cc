@@ -20,7 +20,8 @@ constexpr Option kOptions[] = {
     {"--file", OptionType::kText, "", "FILE", "the text, UTF-8"},
     {"--ctx", OptionType::kInteger, "0", "N", "tokens of a window; 0: the model's context, at most 2048", "", 0, 1e9},
     {"--stride", OptionType::kInteger, "0", "S", "windows overlap and only the last S tokens of each count; 0: no overlap", "", 0, 1e9},
-    {"--kld-against", OptionType::kText, "", "SCHEME", "also compare with this scheme of the same model (bf16, mostly)"},
+    {"--limit", OptionType::kInteger, "0", "N", "only the first N windows; 0: all", "", 0, 1e12},
+    {"--kld-against", OptionType::kText, "", "SCHEME[@DEVICE]", "also compare with this scheme of the same model (bf16, mostly), on this device or another: bf16@cpu"},
 };
 // clang-format on
 
@@ -39,11 +40,14 @@ void print_table(const Args& args, const Model& model, const Scored& scored, int
               {{model.options().scheme, fixed(model.plan().bits_per_weight, 2),
                 fixed(result.perplexity, 4), fixed(result.stderr_ppl, 4)}}};
   if (scored.divergence) {
-    table.header.push_back(args.text("kld-against"));
+    table.header.insert(table.header.end(), {args.text("kld-against"), "difference", "+-"});
     table.rows.front().push_back(fixed(scored.base->perplexity, 4));
+    table.rows.front().push_back(fixed(scored.paired->delta, 4));
+    table.rows.front().push_back(fixed(scored.paired->delta_stderr, 4));
     add_divergence(table, *scored.divergence);
   }
   print_text(markdown(table));
+  if (scored.divergence) note(disagreement_text(*scored.divergence, result.tokens));
   note(text(result.tokens, " tokens in ", windows, " windows of ", ctx, ", ",
             human_seconds(scored.seconds), ", ",
             fixed(static_cast<double>(result.tokens) / scored.seconds, 0), " tokens/s"));
@@ -61,7 +65,9 @@ void run(const Args& args) {
   const std::vector<int32_t> tokens =
       tokenizer.encode(read_file(args.text("file"), kFileBytesMax), false);
   if (tokens.empty()) throw Error(text(args.text("file"), " has no text"), "give another --file");
-  const std::vector<Window> windows = perplexity_windows(tokens, bos, ctx, args.integer("stride"));
+  std::vector<Window> windows = perplexity_windows(tokens, bos, ctx, args.integer("stride"));
+  if (const int64_t limit = args.integer("limit"); limit > 0)
+    windows.resize(std::min(windows.size(), static_cast<size_t>(limit)));
   EvalModels models = open_eval_models(args, options, config, std::min(ctx, std::ssize(tokens)));
   const Scored scored = score(args, models, windows);
   if (!args.flag("json")) return print_table(args, models.model, scored, ctx, windows.size());
@@ -74,7 +80,10 @@ void run(const Args& args) {
                              {"ctx", ctx}};
   if (scored.divergence) {
     object["base_scheme"] = args.text("kld-against");
+    object["base_device"] = models.base->options().device;
     object["base_perplexity"] = scored.base->perplexity;
+    object["perplexity_difference"] = scored.paired->delta;
+    object["perplexity_difference_stderr"] = scored.paired->delta_stderr;
     add_divergence(object, *scored.divergence);
   }
   object["bits_per_weight"] = models.model.plan().bits_per_weight;
@@ -91,7 +100,8 @@ const Verb kPerplexityVerb = {
     .details =
         "The text is encoded once, whole, without special tokens. Each window has --ctx "
         "targets and sees BOS and the tokens before each target; every token is scored once. "
-        "+- is the standard error of the perplexity.",
+        "+- is the standard error of the perplexity; that of the difference to --kld-against is of "
+        "the same tokens, so it is smaller. --kld-against bf16@cpu compares devices.",
     .examples =
         "mantissa perplexity models/wiki-6m --file data/wikitext-2-test-4-articles.txt\n"
         "mantissa perplexity models/wiki-6m --file data/wikitext-2-test-4-articles.txt -q "

@@ -81,6 +81,30 @@ int32_t argmax(std::span<const float> logits) {
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), max) - logits.begin());
 }
 
+float top_margin(std::span<const float> logits) {
+  float first = -std::numeric_limits<float>::infinity(), second = first;
+  for (float x : logits) {
+    second = std::max(second, std::min(first, x));
+    first = std::max(first, x);
+  }
+  return first - second;
+}
+
+float largest_gap(std::span<const float> a, std::span<const float> b) {
+  check(a.size() == b.size(), "largest_gap: rows of one length");
+  float lanes[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= a.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) {
+      const float gap = std::fabs(a[i + j] - b[i + j]);
+      lanes[j] = lanes[j] < gap ? gap : lanes[j];
+    }
+  }
+  float most = *std::max_element(lanes, lanes + kLanes);
+  for (; i < a.size(); ++i) most = std::max(most, std::fabs(a[i] - b[i]));
+  return most;
+}
+
 double kl_divergence(std::span<const float> base, double base_lse, std::span<const float> logits,
                      double lse) {
   check(base.size() == logits.size(), "kl_divergence: rows of one vocabulary");

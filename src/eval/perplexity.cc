@@ -53,6 +53,25 @@ double percentile(std::span<const float> sorted, double fraction) {
   return (1 - part) * static_cast<double>(sorted[low]) + part * static_cast<double>(sorted[high]);
 }
 
+namespace {
+
+void add_gaps(DivergenceResult& out, std::span<const TokenDivergence> tokens) {
+  std::vector<float> gaps;
+  gaps.reserve(tokens.size());
+  for (const TokenDivergence& token : tokens) {
+    gaps.push_back(token.logit_gap);
+    if (token.same_top) continue;
+    ++out.disagreements;
+    if (token.margin > token.logit_gap) ++out.disagreements_beyond;
+    out.margin_max = std::max(out.margin_max, static_cast<double>(token.margin));
+  }
+  std::sort(gaps.begin(), gaps.end());
+  out.logit_gap_median = percentile(gaps, 0.5);
+  out.logit_gap_max = gaps.empty() ? 0 : static_cast<double>(gaps.back());
+}
+
+}  // namespace
+
 DivergenceResult summarize(std::span<const TokenDivergence> tokens) {
   DivergenceResult out;
   if (tokens.empty()) return out;
@@ -69,10 +88,37 @@ DivergenceResult summarize(std::span<const TokenDivergence> tokens) {
   }
   std::sort(klds.begin(), klds.end());
   out.kld_mean = kld / count;
+  if (tokens.size() > 1) {
+    double spread = 0;
+    for (float one : klds) spread += std::pow(static_cast<double>(one) - out.kld_mean, 2);
+    out.kld_stderr = std::sqrt(spread / count / (count - 1));
+    const double part = static_cast<double>(same) / count;
+    out.top1_stderr = std::sqrt(part * (1 - part) / (count - 1));
+  }
   out.kld_median = percentile(klds, 0.5);
   out.kld_p999 = percentile(klds, 0.999);
   out.top1_agreement = static_cast<double>(same) / count;
   out.rms_delta_p = std::sqrt(squares / count);
+  add_gaps(out, tokens);
+  return out;
+}
+
+PairedDifference paired_difference(std::span<const float> nlls, std::span<const float> base) {
+  check(nlls.size() == base.size(), "paired_difference: scores of the same tokens");
+  const PerplexityResult model = summarize(nlls), reference = summarize(base);
+  PairedDifference out{.ln_ratio = model.nll - reference.nll,
+                       .delta = model.perplexity - reference.perplexity};
+  if (nlls.size() < 2) return out;
+  double squares = 0, weighted = 0;  // of nll - base nll, and of what the perplexities differ by
+  for (size_t i = 0; i < nlls.size(); ++i) {
+    const double x = static_cast<double>(nlls[i]) - model.nll,
+                 b = static_cast<double>(base[i]) - reference.nll;
+    squares += (x - b) * (x - b);
+    weighted += std::pow(model.perplexity * x - reference.perplexity * b, 2);
+  }
+  const double count = static_cast<double>(nlls.size());
+  out.ln_ratio_stderr = std::sqrt(squares / count / (count - 1));
+  out.delta_stderr = std::sqrt(weighted / count / (count - 1));
   return out;
 }
 
@@ -110,9 +156,12 @@ ComparedScores compare_windows(const EngineModel& model, const EngineModel& base
         const size_t at = first + static_cast<size_t>(r);
         out.nlls[at] = static_cast<float>(-logp);
         out.base_nlls[at] = static_cast<float>(-base_logp);
-        out.tokens[at] = {static_cast<float>(kl_divergence(b, base_lse, x, lse)),
-                          static_cast<float>(std::exp(logp) - std::exp(base_logp)),
-                          argmax(x) == argmax(b)};
+        const bool same_top = argmax(x) == argmax(b);
+        out.tokens[at] = {.kld = static_cast<float>(kl_divergence(b, base_lse, x, lse)),
+                          .delta_p = static_cast<float>(std::exp(logp) - std::exp(base_logp)),
+                          .same_top = same_top,
+                          .margin = same_top ? 0 : top_margin(b),
+                          .logit_gap = largest_gap(x, b)};
       }
     });
   };

@@ -97,6 +97,44 @@ TEST(Summary, EqualsNumpy) {
   near(divergence.rms_delta_p, "rms_delta_p");
 }
 
+TEST(LogProb, MarginAndGapAreOfTheLargest) {
+  std::vector<float> a(37, -1.0f), b(37, -1.0f);
+  a[3] = 5;
+  a[36] = 4.5f;
+  b[36] = 7;
+  EXPECT_EQ(top_margin(a), 0.5f);
+  EXPECT_EQ(top_margin(std::vector<float>{2, 2, 1}), 0.0f);
+  EXPECT_EQ(largest_gap(a, b), 6.0f);
+  EXPECT_EQ(largest_gap(b, b), 0.0f);
+}
+
+// Two tokens: everything follows by hand.
+TEST(Paired, DifferenceAndItsError) {
+  const std::vector<float> nlls = {1, 3}, base = {0.5f, 1.5f};
+  const PairedDifference d = paired_difference(nlls, base);
+  EXPECT_NEAR(d.ln_ratio, 1, 1e-12);
+  EXPECT_NEAR(d.ln_ratio_stderr, 0.5, 1e-12);  // differences 0.5 and 1.5: s / sqrt(2) = 0.5
+  EXPECT_NEAR(d.delta, std::exp(2) - std::exp(1), 1e-12);
+  // e^2 (nll - 2) - e (base - 1) is -e^2 + e / 2 and its negative.
+  EXPECT_NEAR(d.delta_stderr, std::exp(2) - std::exp(1) / 2, 1e-9);
+  EXPECT_EQ(paired_difference(nlls, nlls).delta_stderr, 0);
+}
+
+TEST(Summary, CountsDisagreementsThatDifferencesDoNotExplain) {
+  const std::vector<TokenDivergence> tokens = {
+      {.kld = 0, .same_top = true, .logit_gap = 0.1f},
+      {.kld = 1, .same_top = false, .margin = 0.2f, .logit_gap = 0.3f},
+      {.kld = 2, .same_top = false, .margin = 0.5f, .logit_gap = 0.4f}};
+  const DivergenceResult d = summarize(std::span<const TokenDivergence>(tokens));
+  EXPECT_EQ(d.disagreements, 2);
+  EXPECT_EQ(d.disagreements_beyond, 1);
+  EXPECT_EQ(d.margin_max, static_cast<double>(0.5f));
+  EXPECT_EQ(d.logit_gap_max, static_cast<double>(0.4f));
+  EXPECT_EQ(d.logit_gap_median, static_cast<double>(0.3f));
+  EXPECT_NEAR(d.kld_stderr, 1 / std::sqrt(3.0), 1e-12);
+  EXPECT_NEAR(d.top1_stderr, std::sqrt(1.0 / 3 * 2 / 3 / 2), 1e-12);
+}
+
 TEST(Summary, OfNothingAndOfOneToken) {
   EXPECT_EQ(summarize(std::span<const float>{}).tokens, 0);
   const float one[] = {2};
