@@ -1,54 +1,90 @@
 #!/bin/sh
 # GPU tests and benchmarks in two halves, for a GPU machine that has no compiler set-up of ours.
-#   tools/gpu.sh pack [BUILD]   here: builds with CUDA and packs programs, the libraries that such a
-#                               machine may lack and models/wiki-6m into out/gpu.tar.xz
-#   tools/gpu.sh test           there: unpacks, runs the GPU tests, and perplexity cuda against cpu
-#   tools/gpu.sh bench          there: the benchmarks
-# Both of the latter write JSON lines and logs to $OUT (default: out/results) and end within 9
-# minutes. On the lent machine: out/gpu.tar.xz is carried, the command is `tools/gpu.sh test`.
+#   tools/gpu.sh pack [BUILD]        here: builds with CUDA, everything but the C library static, and
+#                                    packs the programs into out/gpu/programs.tar.xz
+#   tools/gpu.sh pack-model DIR FILE here: packs a model folder and a text into out/gpu-model/1 and 2,
+#                                    for two calls, because one carries 64 MiB with the tree
+#   tools/gpu.sh model 1|2           there, in this order: puts it together in /tmp/mantissa-model
+#   tools/gpu.sh test                there: the GPU tests, memcheck and racecheck on the kernels, and
+#                                    perplexity cuda against cpu
+#   tools/gpu.sh bench               there: the benchmarks
+# `test` and `bench` run from a tree with the tracked files, write JSON lines and logs to $OUT
+# (default: out/results) and end within 9 minutes. On the lent machine carry out/gpu (out/gpu-model/1
+# and then 2 before it).
 set -eu
 cd "$(dirname "$0")/.."
 programs="mantissa test_cuda gemm_bench gemv_bench attention_bench"
 
 pack() {
-  build=${1:-build/cuda}
-  cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMANTISSA_CUDA=ON >/dev/null
+  build=${1:-build/static}
+  cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMANTISSA_CUDA=ON \
+    -DMANTISSA_STATIC=ON >/dev/null
   # shellcheck disable=SC2086  # a list of targets
   nice ninja -C "$build" $programs
   rm -rf out/gpu
-  mkdir -p out/gpu/bin out/gpu/lib out/gpu/models
+  mkdir -p out/gpu/bin
   for program in $programs; do
     strip -o "out/gpu/bin/$program" "$(find -L "$build" -type f -name "$program" | head -1)"
   done
-  # Everything beyond the C library, which a machine with a newer one must not be given.
-  ldd out/gpu/bin/* | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
-    grep -vE '/(libc|libm|libpthread|librt|libdl)\.so' | xargs -I{} cp -L {} out/gpu/lib/
-  cp -r models/wiki-6m out/gpu/models/
-  tar -C out -cf - gpu | xz -T0 -3 >out/gpu.tar.xz
-  ls -l out/gpu.tar.xz
+  # The programs hold the same kernels, so the window is over all of them.
+  tar -C out/gpu -cf - bin | xz -T1 --lzma2=preset=2,dict=512MiB >out/gpu/programs.tar.xz
+  rm -r out/gpu/bin
+  ls -l out/gpu/programs.tar.xz
+}
+
+pack_model() {
+  rm -rf out/gpu-model
+  mkdir -p out/gpu-model/1 out/gpu-model/2
+  place=$(mktemp -d)
+  cp -rL "$1" "$place/model" && cp "$2" "$place/text"
+  tar -C "$place" -cf - model text | xz -T0 -3 >"$place/all"
+  half=$((($(stat -c %s "$place/all") + 1) / 2))
+  head -c "$half" "$place/all" >out/gpu-model/1/part
+  tail -c +"$((half + 1))" "$place/all" >out/gpu-model/2/part
+  rm -r "$place"
+  ls -l out/gpu-model/*/part
+}
+
+take_model() {
+  mkdir -p /tmp/mantissa-model
+  cp "out/gpu-model/$1/part" "/tmp/mantissa-model/part$1"
+  [ "$1" = 1 ] || cat /tmp/mantissa-model/part1 /tmp/mantissa-model/part2 |
+    tar -C /tmp/mantissa-model -xJf -
 }
 
 unpack() {
   results=${OUT:-out/results}
   mkdir -p "$results"
   place=$(mktemp -d)
-  tar -C "$place" -xJf out/gpu.tar.xz
-  bin=$place/gpu/bin
-  model=$place/gpu/models/wiki-6m
-  export LD_LIBRARY_PATH="$place/gpu/lib"
+  tar -C "$place" -xJf out/gpu/programs.tar.xz
+  bin=$place/bin
+}
+
+# sanitize TOOL FILTER: compute-sanitizer over those tests; its summary on standard output.
+sanitize() {
+  timeout 75 compute-sanitizer --error-exitcode 1 --tool "$1" "$bin/test_cuda" --gtest_filter="$2" \
+    >"$results/$1.log" 2>&1 || status=1
+  printf '%s %s: %s\n' "$1" "$2" "$(grep SUMMARY "$results/$1.log" | tail -1)"
 }
 
 run_tests() {
   unpack
   status=0
-  timeout 240 "$bin/test_cuda" --gtest_output="json:$results/test_cuda.json" \
+  timeout 200 "$bin/test_cuda" --gtest_brief=1 --gtest_output="json:$results/test_cuda.json" \
     >"$results/test_cuda.log" 2>&1 || status=1
   tail -25 "$results/test_cuda.log"
-  head -c 60000 README.md >"$place/text.txt"
+  sanitize memcheck 'AttentionCuda.*:LinearExactCuda.*:BlockRowsCuda.*:RowsCuda.*'
+  sanitize racecheck 'AttentionCuda.OneOfEach:AttentionCuda.SelectsOneKeyExactly:LinearExactCuda.*'
+  model=models/wiki-6m
+  head -c 60000 README.md >"$place/text"
+  if [ -d /tmp/mantissa-model/model ]; then
+    model=/tmp/mantissa-model/model
+    head -c 60000 /tmp/mantissa-model/text >"$place/text"
+  fi
   for scheme in bf16 fp8 ptpc_fp8 int8 fp8_weight_only int8_weight_only int4_weight_only; do
     for device in cuda cpu; do
       printf '{"scheme":"%s","device":"%s","result":' "$scheme" "$device"
-      timeout 60 "$bin/mantissa" perplexity "$model" --file "$place/text.txt" --ctx 512 \
+      timeout 60 "$bin/mantissa" perplexity "$model" --file "$place/text" --ctx 512 \
         -q "$scheme" --device "$device" --json 2>"$place/err" | tail -1 | tr -d '\n' || status=1
       printf '}\n'
     done
@@ -65,7 +101,9 @@ run_benches() {
 
 case ${1:-} in
   pack) shift && pack "$@" ;;
+  pack-model) pack_model "${2:?a model folder}" "${3:?a text file}" ;;
+  model) take_model "${2:?1 or 2}" ;;
   test) run_tests ;;
   bench) run_benches ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 2 ;;
+  *) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

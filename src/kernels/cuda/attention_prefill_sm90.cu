@@ -81,10 +81,12 @@ template <class F>
 struct Shared {
   unsigned char *query, *keys, *values, *out;
   float *k_scales, *v_scales;  // [kStages][kKeys]
-  uint64_t *query_full, *query_empty, *keys_full, *keys_empty, *values_full, *values_empty;
+  // work_full: arrived at, not completed by the copy engine, so that racecheck follows it.
+  uint64_t *work_full, *query_full, *query_empty, *keys_full, *keys_empty, *values_full,
+      *values_empty;
   Work* work;
   static constexpr int kBytes = F::kQueryBytes + 2 * kStages * F::kTileBytes + F::kOutBytes +
-                                F::kScaleBytes + (2 + 4 * kStages) * 8 + 64;
+                                F::kScaleBytes + (3 + 4 * kStages) * 8 + 64;
   __device__ explicit Shared(unsigned char* base)
       : query(base),
         keys(query + F::kQueryBytes),
@@ -92,7 +94,8 @@ struct Shared {
         out(values + kStages * F::kTileBytes),
         k_scales(reinterpret_cast<float*>(out + F::kOutBytes)),
         v_scales(k_scales + F::kScaleBytes / 8),
-        query_full(reinterpret_cast<uint64_t*>(k_scales + F::kScaleBytes / 4)),
+        work_full(reinterpret_cast<uint64_t*>(k_scales + F::kScaleBytes / 4)),
+        query_full(work_full + 1),
         query_empty(query_full + 1),
         keys_full(query_full + 2),
         keys_empty(keys_full + kStages),
@@ -261,8 +264,8 @@ __device__ void produce(const Shared<F>& sh, const Params<typename F::Value>& p,
     query_parity ^= 1;
     if (lane == 0) {
       *sh.work = w;
+      ptx::mbarrier_arrive(sh.work_full);
       if (w.sequence < 0) {
-        ptx::mbarrier_arrive(sh.query_full);
         reset_tiles(p);
       } else {
         load_query(sh, p, map, w);
@@ -362,8 +365,8 @@ __device__ void produce_codes(const Shared<F>& sh, const Params<typename F::Valu
       query_parity ^= 1;
       if (lane == 0) {
         *sh.work = w;
+        ptx::mbarrier_arrive(sh.work_full);
         if (w.sequence < 0) {
-          ptx::mbarrier_arrive(sh.query_full);
           reset_tiles(p);
         } else {
           load_query(sh, p, map, w);
@@ -666,13 +669,14 @@ __device__ void consume_tile(const Shared<F>& sh, const Params<typename F::Value
 template <class F>
 __device__ void consume(const Shared<F>& sh, const Params<typename F::Value>& p, int group) {
   At at;
-  uint32_t query_parity = 0;
+  uint32_t parity = 0;
   if (group == F::kGroups - 1) ptx::named_barrier_arrive(kTurnBarrier, 256);  // group 0 goes first
   for (;;) {
-    ptx::mbarrier_wait(sh.query_full, query_parity);
-    query_parity ^= 1;
+    ptx::mbarrier_wait(sh.work_full, parity);
     const Work w = *sh.work;
     if (w.sequence < 0) break;
+    ptx::mbarrier_wait(sh.query_full, parity);
+    parity ^= 1;
     consume_tile(sh, p, w, at, group);
   }
   if (group == 0) ptx::named_barrier(kTurnBarrier, 256);  // the turn that is left over
@@ -687,6 +691,7 @@ __global__ void __launch_bounds__(F::kThreads, 1)
   if (threadIdx.x == 0) {
     const int writers = F::kCodes ? 128 : 1, readers = F::kGroups * (F::kCodes ? 128 : 1);
     ptx::tensor_prefetch(&query);
+    ptx::mbarrier_init(sh.work_full, 1);
     ptx::mbarrier_init(sh.query_full, 1);
     ptx::mbarrier_init(sh.query_empty, F::kGroups * 4);  // a warp each
     for (int s = 0; s < kStages; ++s) {
