@@ -1,6 +1,7 @@
 // `mantissa bench latency` and `mantissa bench throughput`.
 #include <algorithm>
 #include <boost/json.hpp>
+#include <map>
 
 #include "app/command.h"
 #include "app/load.h"
@@ -19,8 +20,9 @@ constexpr Option kLatencyOptions[] = {
     {"--input-len", OptionType::kInteger, "32", "N", "prompt tokens of each sequence", "", 1, 1e9},
     {"--output-len", OptionType::kInteger, "128", "N", "generated tokens of each sequence", "", 2, 1e9},
     {"--batch-size", OptionType::kInteger, "1", "N", "sequences at once", "", 1, 65536},
-    {"--iterations", OptionType::kInteger, "5", "N", "measured iterations", "", 1, 1e6},
-    {"--warmup", OptionType::kInteger, "1", "N", "iterations before them that do not count", "", 0, 1e6},
+    {"--iterations", OptionType::kInteger, "10", "N", "measured iterations", "", 1, 1e6},
+    {"--warmup", OptionType::kInteger, "20", "N", "iterations before them that do not count", "", 0, 1e6},
+    {"--operations", OptionType::kFlag, "", "", "where the time goes: every operation of both phases (CPU only)"},
 };
 constexpr Option kThroughputOptions[] = {
     {"--num-prompts", OptionType::kInteger, "64", "N", "requests, all there at once", "", 1, 1e7},
@@ -106,6 +108,93 @@ ModelOptions bench_options(const Args& args, int64_t length) {
   return options;
 }
 
+// What each operation took in the counted iterations of one phase.
+class OperationLog {
+ public:
+  explicit OperationLog(const Model& model) : model_(model) {}
+
+  void begin() { start_ = model_.operation_times(); }
+  void end(LatencyPhase phase) {
+    std::map<std::string, OperationTime>& sums = sums_[phase == LatencyPhase::kDecode];
+    for (OperationTime now : model_.operation_times()) {
+      for (const OperationTime& before : start_) {
+        if (before.operation != now.operation) continue;
+        now.calls -= before.calls;
+        now.seconds -= before.seconds;
+      }
+      if (now.calls == 0) continue;
+      OperationTime& sum = sums[now.operation];
+      sum.operation = now.operation;
+      sum.calls += now.calls;
+      sum.seconds += now.seconds;
+    }
+  }
+  // The costliest first; the last row is what was spent between operations.
+  std::vector<OperationTime> rows(LatencyPhase phase, double phase_seconds) const {
+    std::vector<OperationTime> out;
+    OperationTime rest{"between them", 0, phase_seconds};
+    for (const auto& [name, sum] : sums_[phase == LatencyPhase::kDecode]) {
+      out.push_back(sum);
+      rest.seconds -= sum.seconds;
+    }
+    std::sort(out.begin(), out.end(),
+              [](const OperationTime& a, const OperationTime& b) { return a.seconds > b.seconds; });
+    out.push_back(rest);
+    return out;
+  }
+
+ private:
+  const Model& model_;
+  std::vector<OperationTime> start_;
+  std::map<std::string, OperationTime> sums_[2];  // prefill, decode
+};
+
+struct PhaseRow {
+  LatencyPhase phase;
+  const char* name;
+  double LatencyIteration::*seconds;
+};
+constexpr PhaseRow kPhases[] = {
+    {LatencyPhase::kPrefill, "prefill", &LatencyIteration::prefill_seconds},
+    {LatencyPhase::kDecode, "decode", &LatencyIteration::decode_seconds}};
+
+double phase_seconds(const PhaseRow& phase, const std::vector<LatencyIteration>& iterations) {
+  double sum = 0;
+  for (const LatencyIteration& i : iterations) sum += i.*phase.seconds;
+  return sum;
+}
+
+// Milliseconds of one prefill of the batch, or of one decode step.
+double phase_count(const PhaseRow& phase, const LatencyOptions& options) {
+  const int64_t steps = phase.phase == LatencyPhase::kDecode ? options.output_len - 1 : 1;
+  return static_cast<double>(options.iterations * steps);
+}
+
+void print_operations(const OperationLog& log, const LatencyOptions& options,
+                      const std::vector<LatencyIteration>& iterations) {
+  for (const PhaseRow& phase : kPhases) {
+    const double seconds = phase_seconds(phase, iterations), count = phase_count(phase, options);
+    Table table{{phase.name, "calls", "ms", "%"}, {}};
+    for (const OperationTime& row : log.rows(phase.phase, seconds))
+      table.rows.push_back({row.operation, fixed(static_cast<double>(row.calls) / count, 0),
+                            fixed(1e3 * row.seconds / count, 3),
+                            fixed(100 * row.seconds / seconds, 1)});
+    print_text("\n" + markdown(table));
+  }
+}
+
+boost::json::object operations_json(const OperationLog& log, const LatencyOptions& options,
+                                    const std::vector<LatencyIteration>& iterations) {
+  boost::json::object out;
+  for (const PhaseRow& phase : kPhases) {
+    boost::json::object ms;
+    for (const OperationTime& row : log.rows(phase.phase, phase_seconds(phase, iterations)))
+      ms[row.operation] = 1e3 * row.seconds / phase_count(phase, options);
+    out[phase.name] = std::move(ms);
+  }
+  return out;
+}
+
 void run_latency(const Args& args) {
   const LatencyOptions bench{.batch_size = args.integer("batch-size"),
                              .input_len = args.integer("input-len"),
@@ -122,15 +211,24 @@ void run_latency(const Args& args) {
   options.max_num_seqs = bench.batch_size;  // more would only take memory
   options.logits_rows_max = bench.batch_size;
   options.kv_tokens = latency_kv_tokens(bench);
+  options.time_operations = args.flag("operations");
   Model model = open_model(args, options);
   const Ops& ops = find_ops(model.options().device);
   const OpenQueue queue = open_queue(ops, args);  // for the probes
   const double before = ops.read_gb_s(queue.get());
   std::vector<LatencyIteration> iterations;
+  OperationLog log(model);
   {
     Progress bar(args, "running");
-    iterations = measure_latency(engine_model(model), bench,
-                                 [&](int64_t done, int64_t total) { bar.update(done, total); });
+    LatencyEvents events;
+    events.progress = [&](int64_t done, int64_t total) { bar.update(done, total); };
+    if (options.time_operations) {
+      events.begins = [&](LatencyPhase, bool) { log.begin(); };
+      events.ended = [&](LatencyPhase phase, bool warmup) {
+        if (!warmup) log.end(phase);
+      };
+    }
+    iterations = measure_latency(engine_model(model), bench, events);
   }
   const double after = ops.read_gb_s(queue.get());
   const MeanStd prefill = mean_std(prefill_rates(bench, iterations)),
@@ -139,8 +237,11 @@ void run_latency(const Args& args) {
   const Bandwidth bandwidth{
       .weights_gb_s = static_cast<double>(weights_read(model)) * steps_per_s / 1e9,
       .read_gb_s = (before + after) / 2};
-  if (args.flag("json"))
-    return print_json(latency_json(args, model, bench, prefill, decode, bandwidth));
+  if (args.flag("json")) {
+    boost::json::object object = latency_json(args, model, bench, prefill, decode, bandwidth);
+    if (options.time_operations) object["operations_ms"] = operations_json(log, bench, iterations);
+    return print_json(object);
+  }
   print_iterations(bench, iterations);
   print_line(text("Average tokens/sec: ", fixed(decode.mean, 2), " +- ", fixed(decode.std, 2)));
   print_line(text("Bandwidth achieved: ", fixed(bandwidth.weights_gb_s, 2), " GB/s, ",
@@ -148,6 +249,7 @@ void run_latency(const Args& args) {
                   " GB/s that reading memory reaches here (", fixed(before, 2), " before, ",
                   fixed(after, 2), " after)"));
   print_latency(model, prefill, decode, bandwidth);
+  if (options.time_operations) print_operations(log, bench, iterations);
 }
 
 void run_throughput(const Args& args) {
@@ -185,8 +287,8 @@ const Verb kBenchLatencyVerb = {
     .name = "bench latency",
     .summary = "decode and prefill speed of one batch, and how near it is to the memory's limit",
     .details =
-        "gpt-fast's protocol: random prompts, warm-up iterations left out, then mean and "
-        "standard deviation of decoded tokens a second. Bandwidth counts the packed weights "
+        "gpt-fast's protocol: random prompts, 30 iterations of which the first 20 are not "
+        "counted, then mean and standard deviation of decoded tokens a second. Bandwidth counts the packed weights "
         "that a decode step reads, not the KV cache; the read bandwidth is measured just "
         "before and after.",
     .examples =

@@ -128,22 +128,31 @@ class Batcher {
 
 }  // namespace
 
-std::vector<LatencyIteration> measure_latency(
-    const EngineModel& model, const LatencyOptions& options,
-    const std::function<void(int64_t done, int64_t total)>& progress) {
+std::vector<LatencyIteration> measure_latency(const EngineModel& model,
+                                              const LatencyOptions& options,
+                                              const LatencyEvents& events) {
   check_fits(options, model.limits);
   std::vector<LatencyIteration> out;
   const int64_t total = options.warmup + options.iterations;
   for (int64_t iteration = 0; iteration < total; ++iteration) {
     Batcher batcher(model, options, options.seed + static_cast<uint64_t>(iteration));
-    const Clock::time_point start = Clock::now();
-    batcher.prefill();
-    const double prefill = seconds_since(start);
-    for (int64_t i = 0; i + 1 < options.output_len; ++i) batcher.decode(i);
-    batcher.wait();
-    const double decode = seconds_since(start) - prefill;
-    if (iteration >= options.warmup) out.push_back({prefill, decode});
-    if (progress) progress(iteration + 1, total);
+    const bool warmup = iteration < options.warmup;
+    const auto time_phase = [&](LatencyPhase phase, const std::function<void()>& work) {
+      if (events.begins) events.begins(phase, warmup);
+      const Clock::time_point start = Clock::now();
+      work();
+      const double seconds = seconds_since(start);
+      if (events.ended) events.ended(phase, warmup);
+      return seconds;
+    };
+    LatencyIteration times;
+    times.prefill_seconds = time_phase(LatencyPhase::kPrefill, [&] { batcher.prefill(); });
+    times.decode_seconds = time_phase(LatencyPhase::kDecode, [&] {
+      for (int64_t i = 0; i + 1 < options.output_len; ++i) batcher.decode(i);
+      batcher.wait();
+    });
+    if (!warmup) out.push_back(times);
+    if (events.progress) events.progress(iteration + 1, total);
   }
   return out;
 }

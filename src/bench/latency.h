@@ -22,11 +22,18 @@ struct LatencyIteration {
   double decode_seconds = 0;   // the output_len - 1 steps after it
 };
 
-// Greedy. progress counts iterations, warm-up included. A batch beyond the model's limits is a bug
-// of the caller.
-std::vector<LatencyIteration> measure_latency(
-    const EngineModel& model, const LatencyOptions& options,
-    const std::function<void(int64_t done, int64_t total)>& progress = {});
+enum class LatencyPhase { kPrefill, kDecode };
+struct LatencyEvents {
+  // Iterations, warm-up included.
+  std::function<void(int64_t done, int64_t total)> progress;
+  // A phase of one iteration begins or has ended, outside of what is timed.
+  std::function<void(LatencyPhase, bool warmup)> begins, ended;
+};
+
+// Greedy. A batch beyond the model's limits is a bug of the caller.
+std::vector<LatencyIteration> measure_latency(const EngineModel& model,
+                                              const LatencyOptions& options,
+                                              const LatencyEvents& events = {});
 
 // KV capacity for one such batch.
 int64_t latency_kv_tokens(const LatencyOptions& options);

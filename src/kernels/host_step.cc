@@ -44,26 +44,29 @@ void prepare_host(const BatchArrays& out, const StepInput& in, const Seats& seat
   out.query_start[in.sequences] = in.tokens;
 }
 
-void sample_host(const SampleCall& call, SamplerScratch& scratch) {
-  for (int64_t r = 0; r < call.logits.rows; ++r) {
-    const StepSequence& q = owner_of(call, r);
-    if (q.padding != 0) continue;
-    const uint32_t* seen =
-        q.sampling.repetition_penalty != 1 ? call.seats.seen.row(q.seat).data() : nullptr;
-    const SampledRow row =
-        sample_row(call.logits.row(r), seen, q.position + q.tokens, q.sampling, scratch);
-    call.out[q.result] = row;
-    if (row.status == SampleStatus::kChosen) call.seats.sampled_ids[q.seat] = row.id;
-  }
+void sample_host_row(const SampleCall& call, int64_t row, SamplerScratch& scratch) {
+  const StepSequence& q = owner_of(call, row);
+  if (q.padding != 0) return;
+  const uint32_t* seen =
+      q.sampling.repetition_penalty != 1 ? call.seats.seen.row(q.seat).data() : nullptr;
+  const SampledRow sampled =
+      sample_row(call.logits.row(row), seen, q.position + q.tokens, q.sampling, scratch);
+  call.out[q.result] = sampled;
+  if (sampled.status == SampleStatus::kChosen) call.seats.sampled_ids[q.seat] = sampled.id;
 }
 
+void logprobs_host_row(const SampleCall& call, int64_t row, SamplerScratch& scratch) {
+  const StepSequence& q = owner_of(call, row);
+  const SampledRow& sampled = call.out[q.result];
+  if (q.padding == 0 && sampled.status == SampleStatus::kChosen)
+    call.logprobs[q.result] = logprob_row(call.logits.row(row), sampled.id, scratch);
+}
+
+void sample_host(const SampleCall& call, SamplerScratch& scratch) {
+  for (int64_t r = 0; r < call.logits.rows; ++r) sample_host_row(call, r, scratch);
+}
 void logprobs_host(const SampleCall& call, SamplerScratch& scratch) {
-  for (int64_t r = 0; r < call.logits.rows; ++r) {
-    const StepSequence& q = owner_of(call, r);
-    const SampledRow& row = call.out[q.result];
-    if (q.padding == 0 && row.status == SampleStatus::kChosen)
-      call.logprobs[q.result] = logprob_row(call.logits.row(r), row.id, scratch);
-  }
+  for (int64_t r = 0; r < call.logits.rows; ++r) logprobs_host_row(call, r, scratch);
 }
 
 void set_mark_host(int, Queue*) {}

@@ -7,6 +7,10 @@
 namespace mantissa {
 
 void prepare_host(const BatchArrays& out, const StepInput& in, const Seats& seats, Queue*);
+// One row of the call's logits; different rows may run at once, each with its own scratch.
+void sample_host_row(const SampleCall& call, int64_t row, SamplerScratch& scratch);
+void logprobs_host_row(const SampleCall& call, int64_t row, SamplerScratch& scratch);
+// All rows, one after another.
 void sample_host(const SampleCall& call, SamplerScratch& scratch);
 void logprobs_host(const SampleCall& call, SamplerScratch& scratch);
 void set_mark_host(int index, Queue*);

@@ -30,10 +30,11 @@ struct CapturedGraph {
 inline constexpr int kMarks = 4;  // of one queue
 
 struct DeviceConfig {
-  int threads = 0;             // 0: all cores this process may use
-  std::string isa = "auto";    // avx512 | avx2 | portable; forced means forced
-  bool fast_accum = false;     // FP8 sums stay in the tensor cores (cuda only)
-  int64_t scratch_tokens = 0;  // the largest M of a forward pass; scratch is allocated for it
+  int threads = 0;               // 0: all cores this process may use
+  std::string isa = "auto";      // avx512 | avx2 | portable; forced means forced
+  bool fast_accum = false;       // FP8 sums stay in the tensor cores (cuda only)
+  int64_t scratch_tokens = 0;    // the largest M of a forward pass; scratch is allocated for it
+  bool time_operations = false;  // see Ops::operation_times
 };
 
 // Applied before the one rounding: out = round(x w^T * scales + bias + residual).
@@ -78,6 +79,13 @@ struct AddParams {
 // Names a kernel and why it was, or was not, picked: rows of `mantissa kernels`.
 struct KernelInfo {
   std::string name, operation, needs, status;  // status: "runs", or why not here
+};
+
+// Time inside one operation since the queue was opened; linears by the shape of their weight.
+struct OperationTime {
+  std::string operation;  // "linear 8192x2048"
+  int64_t calls = 0;
+  double seconds = 0;
 };
 
 struct MemoryInfo {
@@ -137,6 +145,9 @@ struct Ops {
 
   // Read bandwidth of that memory, measured now, in under 2 s (1e9 bytes/s).
   double (*read_gb_s)(Queue*);
+  // Of a queue that was opened with time_operations, by name; nullptr: a backend whose operations
+  // are not timed one by one.
+  std::vector<OperationTime> (*operation_times)(Queue*) = nullptr;
 
   // ---- weights
   // Picks kernel and layout: `kernel` and `bytes` of the result are final, `data` is null. Throws

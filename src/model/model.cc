@@ -142,12 +142,17 @@ Model::State::State(const ModelOptions& given) : options(given) {
   if (options.gpu_memory_utilization <= 0 && !ops->host_memory) {
     options.gpu_memory_utilization = kGpuMemoryUtilization;
   }
+  if (options.time_operations && ops->operation_times == nullptr) {
+    throw Error(text("operations of the device ", options.device, " are not timed one by one"),
+                "use --device cpu");
+  }
   if (options.threads == 0) options.threads = usable_cores();
   resolve_limits();
   queue = open_queue(*ops, {.threads = options.threads,
                             .isa = options.isa,
                             .fast_accum = options.fast_accum,
-                            .scratch_tokens = limits.tokens});
+                            .scratch_tokens = limits.tokens,
+                            .time_operations = options.time_operations});
   if (!options.dummy) checkpoint = Checkpoint::open(options.folder);
   layout = make_layout(config, options, *run_dtype, *ops, queue.get(),
                        checkpoint ? &*checkpoint : nullptr);
@@ -432,6 +437,11 @@ std::vector<InputRange> Model::input_ranges() {
     ranges.push_back({.module = slot.module, .min = -seen[0], .max = seen[1]});
   });
   return ranges;
+}
+
+std::vector<OperationTime> Model::operation_times() const {
+  check(state_->options.time_operations, "operation_times() of a model that times them");
+  return state_->ops->operation_times(state_->queue.get());
 }
 
 Matrix<const float> Model::logits(std::span<const int32_t> rows) {

@@ -39,6 +39,7 @@ struct ModelOptions {
   bool fast_accum = false;     // --fast-accum (device cuda)
   bool enforce_eager = false;  // --enforce-eager: no graphs (device cuda)
   bool strict = false;
+  bool time_operations = false;  // see Model::operation_times()
   uint64_t seed = 0;
   int threads = 0;
   std::string isa = "auto";
@@ -137,6 +138,9 @@ class Model {
 
   // Of every linear's input, over all forward passes so far; needs observe_inputs.
   std::vector<InputRange> input_ranges();
+
+  // Time inside each operation since the model was opened; needs time_operations.
+  std::vector<OperationTime> operation_times() const;
 
   // A step that samples where the model runs. A sequence keeps its seat, below limits().sequences,
   // and sends each page of its table once; its next token may be kSampledId, what it sampled last.

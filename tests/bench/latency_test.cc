@@ -53,11 +53,14 @@ TEST(Latency, LeavesWarmupOut) {
   std::vector<int64_t> progress;
   const LatencyOptions options{
       .batch_size = 1, .input_len = 2, .output_len = 2, .iterations = 2, .warmup = 3};
-  const auto iterations =
-      measure_latency(fake.engine_model(), options, [&](int64_t done, int64_t total) {
-        EXPECT_EQ(total, 5);
-        progress.push_back(done);
-      });
+  const auto iterations = measure_latency(fake.engine_model(), options,
+                                          {.progress =
+                                               [&](int64_t done, int64_t total) {
+                                                 EXPECT_EQ(total, 5);
+                                                 progress.push_back(done);
+                                               },
+                                           .begins = {},
+                                           .ended = {}});
   EXPECT_EQ(iterations.size(), 2u);
   EXPECT_EQ(progress, (std::vector<int64_t>{1, 2, 3, 4, 5}));
 }

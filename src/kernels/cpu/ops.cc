@@ -1,6 +1,9 @@
 // The row "cpu" of the table of backends.
 #include "kernels/cpu/ops.h"
 
+#include <chrono>
+#include <tuple>
+
 #include "device/cpu_features.h"
 #include "kernels/cpu/parts.h"
 #include "kernels/cpu/peaks.h"
@@ -34,11 +37,71 @@ std::vector<KernelInfo> kernels(Queue* queue) {
   return rows;
 }
 
+// Rows on all threads, each with scratch memory of its own.
+void each_sampled_row(const SampleCall& call, Queue* queue_handle,
+                      void (*run)(const SampleCall&, int64_t row, SamplerScratch&)) {
+  CpuQueue& queue = cpu_queue(queue_handle);
+  queue.pool.parallel_for(call.logits.rows, 1, [&](int worker, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) run(call, r, queue.samplers[static_cast<size_t>(worker)]);
+  });
+}
 void sample(const SampleCall& call, Queue* queue) {
-  sample_host(call, cpu_queue(queue).sampler);
+  each_sampled_row(call, queue, sample_host_row);
 }
 void logprobs(const SampleCall& call, Queue* queue) {
-  logprobs_host(call, cpu_queue(queue).sampler);
+  each_sampled_row(call, queue, logprobs_host_row);
+}
+
+// ---- operations, timed where the queue was asked to
+
+class Stopwatch {
+ public:
+  Stopwatch(const char* operation, Queue* queue, int64_t n = 0, int64_t k = 0)
+      : queue_(cpu_queue(queue)), operation_(operation), n_(n), k_(k) {
+    if (queue_.config.time_operations) start_ = std::chrono::steady_clock::now();
+  }
+  ~Stopwatch() {
+    if (!queue_.config.time_operations) return;
+    const auto spent = std::chrono::steady_clock::now() - start_;
+    queue_.times.add(operation_, n_, k_, std::chrono::duration<double>(spent).count());
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  CpuQueue& queue_;
+  const char* operation_;
+  int64_t n_, k_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+// kName needs a static address: names stand in one array.
+constexpr const char* kNames[] = {"prepare",       "sample",     "logprobs",   "embed",
+                                  "rms_norm",      "add_rows",   "norm_heads", "cap_logits",
+                                  "quantize_rows", "rope_write", "attention",  "gate",
+                                  "gather_rows"};
+constexpr size_t index_of(std::string_view name) {
+  size_t i = 0;
+  while (kNames[i] != name) ++i;
+  return i;
+}
+
+template <auto kFunction, size_t kName>
+struct Timed;
+template <class... Args, void (*kFunction)(Args...), size_t kName>
+struct Timed<kFunction, kName> {
+  static void run(Args... args) {
+    Queue* queue = std::get<sizeof...(Args) - 1>(std::tuple<Args&...>(args...));
+    const Stopwatch watch(kNames[kName], queue);
+    kFunction(args...);
+  }
+};
+void timed_linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Queue* queue) {
+  const Stopwatch watch("linear", queue, w.request.rows, w.request.cols);
+  linear(out, x, w, e, queue);
+}
+std::vector<OperationTime> operation_times(Queue* queue) {
+  return cpu_queue(queue).times.rows();
 }
 
 int64_t scratch_bytes(const PassLimits& limits, Queue* queue) {
@@ -69,25 +132,26 @@ const Ops kCpuOps{
     .set_mark = set_mark_host,
     .wait_mark = wait_mark_host,
     .read_gb_s = cpu::machine_read_gb_s,
+    .operation_times = cpu::operation_times,
     .plan_weight = cpu::plan_weight,
     .pack_rows = cpu::pack_rows,
     .finish_weight = cpu::finish_weight,
     .unpack_rows = cpu::unpack_rows,
-    .prepare = prepare_host,
-    .sample = cpu::sample,
-    .logprobs = cpu::logprobs,
-    .embed = cpu::embed,
-    .rms_norm = cpu::rms_norm,
-    .add_rows = cpu::add_rows,
-    .norm_heads = cpu::norm_heads,
-    .cap_logits = cpu::cap_logits,
-    .quantize_rows = cpu::quantize_rows,
+    .prepare = cpu::Timed<prepare_host, cpu::index_of("prepare")>::run,
+    .sample = cpu::Timed<cpu::sample, cpu::index_of("sample")>::run,
+    .logprobs = cpu::Timed<cpu::logprobs, cpu::index_of("logprobs")>::run,
+    .embed = cpu::Timed<cpu::embed, cpu::index_of("embed")>::run,
+    .rms_norm = cpu::Timed<cpu::rms_norm, cpu::index_of("rms_norm")>::run,
+    .add_rows = cpu::Timed<cpu::add_rows, cpu::index_of("add_rows")>::run,
+    .norm_heads = cpu::Timed<cpu::norm_heads, cpu::index_of("norm_heads")>::run,
+    .cap_logits = cpu::Timed<cpu::cap_logits, cpu::index_of("cap_logits")>::run,
+    .quantize_rows = cpu::Timed<cpu::quantize_rows, cpu::index_of("quantize_rows")>::run,
     .observe = cpu::observe,
-    .linear = cpu::linear,
-    .rope_write = cpu::rope_write,
-    .attention = cpu::attention,
-    .gate = cpu::gate,
-    .gather_rows = cpu::gather_rows,
+    .linear = cpu::timed_linear,
+    .rope_write = cpu::Timed<cpu::rope_write, cpu::index_of("rope_write")>::run,
+    .attention = cpu::Timed<cpu::attention, cpu::index_of("attention")>::run,
+    .gate = cpu::Timed<cpu::gate, cpu::index_of("gate")>::run,
+    .gather_rows = cpu::Timed<cpu::gather_rows, cpu::index_of("gather_rows")>::run,
     .kv_page_bytes = cpu::kv_page_bytes,
 };
 

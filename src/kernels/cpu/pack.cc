@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "kernels/cpu/layout.h"
 #include "kernels/cpu/parts.h"
@@ -199,32 +200,46 @@ float round_to_odd(double value) {
   return __builtin_bit_cast(float, bits | 1u);
 }
 
-void store(const Elem& elem, std::byte* at, double value) {
+// values rounded to `elem` once.
+void store(const Elem& elem, std::byte* at, std::span<const double> values) {
   if (elem == kF32) {
-    const auto v = static_cast<float>(value);
-    std::memcpy(at, &v, 4);
+    std::transform(values.begin(), values.end(), reinterpret_cast<float*>(at),
+                   [](double v) { return static_cast<float>(v); });
     return;
   }
-  const float odd = round_to_odd(value);
-  const uint16_t v = elem == kBF16 ? bf16_from_f32(odd) : f16_from_f32(odd);
-  std::memcpy(at, &v, 2);
+  auto* out = reinterpret_cast<uint16_t*>(at);
+  if (elem == kBF16) {
+    std::transform(values.begin(), values.end(), out,
+                   [](double v) { return bf16_from_f32(round_to_odd(v)); });
+  } else {
+    std::transform(values.begin(), values.end(), out,
+                   [](double v) { return f16_from_f32(round_to_odd(v)); });
+  }
 }
 
-double code_value(const PackedLayout& l, const Weight& w, const std::byte* code, int zero) {
-  uint32_t bits = 0;
-  std::memcpy(&bits, code, static_cast<size_t>(canonical_bytes(l)));
+// The values of canonical codes, less their zero point.
+void load_codes(const PackedLayout& l, const Weight& w, const std::byte* codes, int zero,
+                std::span<double> out) {
   const Spec& spec = w.request.scheme.weight;
   const Elem& elem = spec.quantized() ? *spec.elem : *w.request.run_dtype;
-  if (elem == kBF16) return f32_from_bf16(static_cast<uint16_t>(bits));
-  if (elem == kF32) return __builtin_bit_cast(float, bits);
-  if (elem == kF16) return f32_from_f16(static_cast<uint16_t>(bits));
-  return decode_table(elem, Codes::kByte, false).f32[bits & 0xff] - static_cast<double>(zero);
+  const auto* halves = reinterpret_cast<const uint16_t*>(codes);
+  if (canonical_bytes(l) == 1) {
+    const DecodeTable& table = decode_table(elem, Codes::kByte, false);
+    for (size_t i = 0; i < out.size(); ++i)
+      out[i] = table.f32[static_cast<uint8_t>(codes[i])] - static_cast<double>(zero);
+  } else if (elem == kF32) {
+    std::copy_n(reinterpret_cast<const float*>(codes), out.size(), out.begin());
+  } else if (elem == kBF16) {
+    std::transform(halves, halves + out.size(), out.begin(), f32_from_bf16);
+  } else {
+    std::transform(halves, halves + out.size(), out.begin(), f32_from_f16);
+  }
 }
 
 // Row `row` of w times `multiplier`.
-void embed_row(const Weight& w, int64_t row, double multiplier, std::byte* out, const Elem& run,
-               std::byte* codes) {
-  const PackedLayout l = plan_of(w).layout;
+void embed_row(const Weight& w, const PackedLayout& l, int64_t row, double multiplier,
+               std::byte* out, const Elem& run, std::byte* codes) {
+  constexpr int64_t kPiece = 256;
   move_codes<false>(l, w.data,
                     {row / kStrip, static_cast<int>(row % kStrip),
                      static_cast<int>(row % kStrip) + 1, codes, 0, nibble_flip(l)});
@@ -239,9 +254,12 @@ void embed_row(const Weight& w, int64_t row, double multiplier, std::byte* out, 
       if (l.asymmetric) zero = static_cast<int>(w.data[l.zeros_at + entry]) - l.zero_shift;
     }
     const int64_t end = std::min(l.cols, (g + 1) * group);
-    for (int64_t k = g * group; k < end; ++k) {
-      const double value = code_value(l, w, codes + k * canonical_bytes(l), zero);
-      store(run, out + k * run.bits() / 8, value * scale * row_scale);
+    for (int64_t k = g * group; k < end; k += kPiece) {
+      double buffer[kPiece];
+      const std::span<double> values(buffer, static_cast<size_t>(std::min(kPiece, end - k)));
+      load_codes(l, w, codes + k * canonical_bytes(l), zero, values);
+      for (double& v : values) v = v * scale * row_scale;
+      store(run, out + k * run.bits() / 8, values);
     }
   }
 }
@@ -345,7 +363,7 @@ void embed(View out, const Weight& table, float multiplier, const Batch& batch, 
     for (int64_t t = begin; t < end; ++t) {
       const int64_t id = batch.token_ids[t];
       check(0 <= id && id < l.rows, "cpu: a token id below the number of rows");
-      embed_row(table, id, multiplier, out.row(t), *out.elem, scratch + worker * row_bytes);
+      embed_row(table, l, id, multiplier, out.row(t), *out.elem, scratch + worker * row_bytes);
     }
   });
 }

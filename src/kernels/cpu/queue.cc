@@ -23,4 +23,21 @@ std::byte* Scratch::get(int64_t bytes) {
   return memory_.get();
 }
 
+void OperationTimes::add(const char* operation, int64_t n, int64_t k, double seconds) {
+  Total& total = totals_[{operation, n, k}];
+  ++total.calls;
+  total.seconds += seconds;
+}
+
+std::vector<OperationTime> OperationTimes::rows() const {
+  std::vector<OperationTime> out;
+  for (const auto& [key, total] : totals_) {
+    const auto& [operation, n, k] = key;
+    std::string name(operation);
+    if (n > 0) name += text(" ", n, "x", k);
+    out.push_back({std::move(name), total.calls, total.seconds});
+  }
+  return out;
+}
+
 }  // namespace mantissa::cpu

@@ -5,7 +5,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string_view>
+#include <tuple>
+#include <vector>
 
 #include "base/error.h"
 #include "base/thread_pool.h"
@@ -44,14 +48,32 @@ enum class ScratchUse {
   kCount
 };
 
+// Totals of each operation; n and k are 0 but for linears.
+class OperationTimes {
+ public:
+  void add(const char* operation, int64_t n, int64_t k, double seconds);
+  std::vector<OperationTime> rows() const;
+
+ private:
+  struct Total {
+    int64_t calls = 0;
+    double seconds = 0;
+  };
+  std::map<std::tuple<std::string_view, int64_t, int64_t>, Total> totals_;
+};
+
 struct CpuQueue {
   explicit CpuQueue(const DeviceConfig& config)
-      : config(config), isa(resolve_isa(config.isa)), pool(config.threads) {}
+      : config(config),
+        isa(resolve_isa(config.isa)),
+        pool(config.threads),
+        samplers(static_cast<size_t>(pool.threads())) {}
 
   DeviceConfig config;
   Isa isa;
   ThreadPool pool;
-  SamplerScratch sampler;
+  std::vector<SamplerScratch> samplers;  // [threads]
+  OperationTimes times;                  // where config.time_operations
 
   Scratch& scratch(ScratchUse use) { return scratch_[static_cast<size_t>(use)]; }
 
