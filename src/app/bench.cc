@@ -288,7 +288,8 @@ const Verb kBenchLatencyVerb = {
     .summary = "decode and prefill speed of one batch, and how near it is to the memory's limit",
     .details =
         "gpt-fast's protocol: random prompts, 30 iterations of which the first 20 are not "
-        "counted, then mean and standard deviation of decoded tokens a second. Bandwidth counts the packed weights "
+        "counted, then mean and standard deviation of decoded tokens a second. Bandwidth counts "
+        "the packed weights "
         "that a decode step reads, not the KV cache; the read bandwidth is measured just "
         "before and after.",
     .examples =
