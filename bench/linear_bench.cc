@@ -144,11 +144,11 @@ void run_layer(const std::string& scheme, const Layer& layer, const std::vector<
     int64_t next = 0;
     const int64_t bytes = copies * w.bytes / 1024 * 1024;
     const double flops_once = 2.0 * static_cast<double>(m * layer.n * layer.k);
-    const cpu::IsaPeakLoop& loop =
-        w.request.scheme.name.starts_with("int8") && w.request.scheme.activation.quantized()
-            ? loops.int8
-        : loops.bf16.run != nullptr ? loops.bf16
-                                    : loops.f32;
+    const Spec& activation = w.request.scheme.activation;
+    const bool integers = activation.quantized() && !activation.elem->is_float();
+    const cpu::IsaPeakLoop& loop = integers && loops.int8.run != nullptr ? loops.int8
+                                   : loops.bf16.run != nullptr           ? loops.bf16
+                                                                         : loops.f32;
     bool two_streams = false;
     for (double spent = 0; spent < 0.6 || !two_streams; two_streams = !two_streams) {
       const double read = seconds_of([&] {
@@ -204,7 +204,8 @@ int run(int argc, char** argv) {
   for (const std::string& scheme :
        split(arg(1,
                  "bf16,fp8,ptpc_fp8,fp8_weight_only,int8,int8_weight_only,int4_weight_only:g128,"
-                 "int4_weight_only:g32,int4_weight_only:g128:asym"))) {
+                 "int4_weight_only:g32,int4_weight_only:g128:asym,int4_int8:g128,int4_int8:g32,"
+                 "int4_int8:g32:asym"))) {
     for (const Layer& layer : kLayers)
       if (std::find(layers.begin(), layers.end(), layer.name) != layers.end())
         run_layer(scheme, layer, batches, queue);

@@ -18,6 +18,13 @@ const char* const kSchemes[] = {
     "int4_weight_only:channel",
     "int3_weight_only:g64:asym",
     "int5_weight_only:g32",
+    "int8:asym",
+    "int4_int8:g32",
+    "int4_int8:g32:asym",
+    "int8_int1:g32",
+    "int8_int3:g64",
+    "int8_int5:g32:asym",
+    "int8_int8:g32:asym",
     "mxfp8_weight_only",
     "mxfp4_weight_only",
     "nvfp4_weight_only",
@@ -56,7 +63,7 @@ TEST(LinearPack, RoundTrip) {
 }
 
 // codes + scales + padding: N to 16, K to a dword, sections to 64 bytes, 4 bytes a row for a scale
-// in float32, 4 more for sums.
+// in float32, 4 more for column sums.
 TEST(LinearPack, PlannedBytesAreCodesAndScales) {
   CpuDevice device("auto");
   struct Size {
@@ -67,9 +74,13 @@ TEST(LinearPack, PlannedBytesAreCodesAndScales) {
   const Size sizes[] = {
       {"bf16", n * k * 2},
       {"ptpc_fp8", n * k + n * 4},
-      {"int8", n * k + n * 8},
+      {"int8", n * k + n * 4},
+      {"int8:asym", n * k + n * 8},
       {"int4_weight_only:g64", n * k / 2 + n * k / 64 * 2},
       {"int4_weight_only:g64:asym", n * k / 2 + n * k / 64 * 3},
+      {"int4_int8:g32", n * k / 2 + n * k / 32 * 2},
+      {"int4_int8:g32:asym", n * k / 2 + n * k / 32 * 3},
+      {"int8_int8:g32", n * k + n * k / 32 * 4},
       {"mxfp4_weight_only", n * k / 2 + n * k / 32},
   };
   for (const Size& size : sizes) {

@@ -183,20 +183,26 @@ void Problem::saturate() {
   std::fill(x.begin(), x.end(), 127.0);
 }
 
+// Roundings of one output in units of the terms' magnitude. Float arithmetic: K adds (two for each
+// product where products are rounded), groups and the epilogue; integer sums of a group, or of a
+// whole row, are exact and rounded once to f32.
+double Problem::roundings() const {
+  const auto groups = static_cast<double>(blocks(shape.k, scheme.weight.block.cols));
+  return 8 + 2 * groups + (integers() ? 0 : 2 * static_cast<double>(shape.k));
+}
+
+bool Problem::integers() const {
+  return scheme.activation.quantized() && !scheme.activation.elem->is_float();
+}
+
 void Problem::reference(Values& want, Values& bound) const {
   const Spec& spec = scheme.weight;
-  const bool asym_x = scheme.activation.asymmetric, int8 = *weight.elem == int_elem(8) &&
-                                                           scheme.activation.quantized() &&
-                                                           !scheme.activation.elem->is_float();
+  const bool asym_x = scheme.activation.asymmetric;
   const double u = compare::unit_roundoff(kF32), u_out = compare::unit_roundoff(out_elem());
-  const int64_t groups = blocks(shape.k, spec.block.cols);
-  // Roundings of one output: K adds (two for each product where products are rounded), groups and
-  // the epilogue; integer sums are exact, and rounded once to f32.
-  const double count =
-      int8 ? 8 : 2 * static_cast<double>(shape.k) + 2 * static_cast<double>(groups) + 8;
   // What flushing subnormal products or outputs may cost.
   const double tiny =
       static_cast<double>(shape.k) * std::ldexp(1.0, -126) + min_subnormal(out_elem()) / 2;
+  const int64_t group = spec.block.cols == kAll ? std::max<int64_t>(shape.k, 1) : spec.block.cols;
   std::vector<double> row(static_cast<size_t>(shape.k));
   want.assign(static_cast<size_t>(shape.m * shape.n), 0);
   bound = want;
@@ -206,20 +212,31 @@ void Problem::reference(Values& want, Values& bound) const {
       const auto scale_row = static_cast<size_t>(scheme.activation.block.rows == kAll ? 0 : m);
       const double x_scale = scheme.activation.quantized() ? x_scales_[scale_row] : 1;
       const double x_zero = asym_x ? x_zeros_[scale_row] : 0;
+      // Magnitude of what is rounded: products, or exact sums of groups. With groups zero points of
+      // x are taken back from the total.
       double sum = 0, magnitude = 0;
-      for (int64_t k = 0; k < shape.k; ++k) {
-        const double product =
-            (x[static_cast<size_t>(m * shape.k + k)] - x_zero) * row[static_cast<size_t>(k)];
-        sum += product;
-        magnitude += std::abs(product);
+      for (int64_t first = 0; first < shape.k; first += group) {
+        double plain = 0, whole = 0, zeros = 0, products = 0;
+        for (int64_t k = first; k < std::min(first + group, shape.k); ++k) {
+          const double x_code = x[static_cast<size_t>(m * shape.k + k)],
+                       w = row[static_cast<size_t>(k)];
+          whole += (x_code - x_zero) * w;
+          plain += x_code * w;
+          zeros += x_zero * w;
+          products += std::abs(x_code * w);
+        }
+        sum += whole;
+        const bool one_group = group >= shape.k;
+        magnitude += !integers() ? products
+                     : one_group ? std::abs(whole)
+                                 : std::abs(plain) + std::abs(zeros);
       }
       const auto i = static_cast<size_t>(m * shape.n + n);
       const double bias = options.bias ? bias_[static_cast<size_t>(n)] : 0;
       const double residual =
           options.residual ? compare::value_at(const_cast<Buffer&>(residual_).view(), m, n) : 0;
       want[i] = sum * x_scale + bias + residual;
-      const double terms = int8 ? std::abs(sum) : magnitude;
-      bound[i] = count * u * (terms * x_scale + std::abs(bias) + std::abs(residual)) +
+      bound[i] = roundings() * u * (magnitude * x_scale + std::abs(bias) + std::abs(residual)) +
                  u_out * std::abs(want[i]) * (1 + u_out) + tiny;
     }
   }

@@ -91,6 +91,8 @@ class Problem {
  private:
   void fill_weight();
   void fill_input();
+  bool integers() const;  // int8 activations: exact sums
+  double roundings() const;
 
   std::mt19937 random_;
   Buffer high_;

@@ -24,6 +24,35 @@ const SchemeCase kCases[] = {
     {"int8", &kBF16},
     {"int8", &kF16},
     {"int8:asym", &kBF16},
+    {"int8:static", &kBF16},
+    {"int8:asym:static", &kBF16},
+    {"int8 +w_asym", &kBF16},
+    {"int8:asym +w_asym", &kBF16},
+    {"int4_int8:g32", &kBF16},
+    {"int4_int8:g64", &kF16},
+    {"int4_int8:g128", &kF32},
+    {"int4_int8:g256", &kBF16},
+    {"int4_int8:g32:asym", &kBF16},
+    {"int4_int8:g128:asym", &kBF16},
+    {"int4_int8:g128 +x_static", &kBF16},
+    {"int4_int8:g32:asym +x_asym +x_static", &kBF16},
+    {"int4_int8 +w_row +x_asym", &kBF16},
+    {"int8_int1:g32", &kBF16},
+    {"int8_int1:g128 +x_asym", &kBF16},
+    {"int8_int2:g32", &kBF16},
+    {"int8_int2:g64:asym", &kBF16},
+    {"int8_int3:g32", &kBF16},
+    {"int8_int3:g128:asym", &kBF16},
+    {"int8_int5:g32", &kBF16},
+    {"int8_int5:g64:asym", &kBF16},
+    {"int8_int6:g32", &kBF16},
+    {"int8_int6:g256:asym", &kBF16},
+    {"int8_int7:g32", &kBF16},
+    {"int8_int7:g128:asym", &kBF16},
+    {"int8_int7 +w_row +w_asym", &kBF16},
+    {"int8_int8:g32", &kBF16},
+    {"int8_int8:g128:asym", &kBF16},
+    {"int8_int8:g64:asym +x_asym", &kBF16},
     {"int8_weight_only", &kBF16},
     {"int8_weight_only", &kF16},
     {"int8_weight_only:g64", &kBF16},
@@ -56,9 +85,26 @@ const Shape kShapes[] = {
     {5, 1, 300, "one output; a short last group"},
     {7, 130, 96, "no dimension a multiple of a tile; one row past the register tile"},
     {13, 80, 259, "K no multiple of 2, 4, 8 or of a group"},
+    {33, 100, 288, "row blocks of unequal size; three strips and a half"},
     {50, 72, 130, "more rows than wait at once"},
     {2, 33, 5000, "K longer than a panel of any kernel"},
 };
+
+// A scheme's name, then what checkpoints may change about it: "+x_asym", "+x_static", "+w_asym",
+// "+w_row".
+Scheme scheme_of(const std::string& name) {
+  Scheme scheme = parse_scheme(name.substr(0, name.find(' ')));
+  const auto has = [&](const char* what) { return name.find(what) != std::string::npos; };
+  if (has("+x_asym")) scheme.activation.asymmetric = true;
+  if (has("+x_static")) {
+    scheme.activation.when = When::kStatic;
+    scheme.activation.block = per_tensor();
+  }
+  if (has("+w_asym")) scheme.weight.asymmetric = true;
+  if (has("+w_row")) scheme.weight.block = per_row();
+  scheme.name = name;
+  return scheme;
+}
 
 std::string name_of(const SchemeCase& c) {
   return std::string(c.scheme) + " " + std::string(c.run->name);
@@ -82,7 +128,7 @@ TEST_P(Linear, ExactWhereSumsAreExact) {
     for (const Shape& shape : kShapes) {
       for (const Fill fill : {Fill::kIntegers, Fill::kOneHot}) {
         SCOPED_TRACE(name_of(c) + ": " + shape.why);
-        Problem p(parse_scheme(c.scheme), *c.run, shape,
+        Problem p(scheme_of(c.scheme), *c.run, shape,
                   {.fill = fill, .bias = true, .residual = true});
         const Weight w = p.pack(device.queue());
         Buffer out = p.run(w, device.queue());
@@ -102,7 +148,7 @@ TEST_P(Linear, WithinTheWorstCaseBound) {
     for (const Shape& shape : kShapes) {
       for (const int epilogue : {0, 1, 2, 3}) {
         SCOPED_TRACE(name_of(c) + ": " + shape.why);
-        Problem p(parse_scheme(c.scheme), *c.run, shape,
+        Problem p(scheme_of(c.scheme), *c.run, shape,
                   {.bias = epilogue % 2 == 1, .residual = epilogue / 2 == 1, .seed = ++seed});
         const Weight w = p.pack(device.queue(), 16);
         Buffer out = p.run(w, device.queue());
@@ -121,7 +167,7 @@ TEST_P(Linear, RealLayerAndLongK) {
   for (const SchemeCase& c : kCases) {
     for (const Shape& shape : shapes) {
       SCOPED_TRACE(name_of(c) + ": " + shape.why);
-      Problem p(parse_scheme(c.scheme), *c.run, shape, {.bias = true, .f32_out = true, .seed = 3});
+      Problem p(scheme_of(c.scheme), *c.run, shape, {.bias = true, .f32_out = true, .seed = 3});
       const Weight w = p.pack(device.queue());
       Buffer out = p.run(w, device.queue());
       Values want, bound;
@@ -137,8 +183,9 @@ TEST_P(Linear, RealLayerAndLongK) {
 // Extreme codes of int8: 255 * 128 * 2^16 must not overflow a chunk's int32.
 TEST_P(Linear, Int8ExtremesOverLongK) {
   CpuDevice device(GetParam());
-  for (const char* scheme : {"int8", "int8:asym"}) {
-    Problem p(parse_scheme(scheme), kBF16, {1, 16, 70000, "longer than a chunk"},
+  for (const char* scheme :
+       {"int8", "int8:asym", "int8 +w_asym", "int8:asym +w_asym", "int8_int8:g256:asym +x_asym"}) {
+    Problem p(scheme_of(scheme), kBF16, {1, 16, 70000, "longer than a chunk"},
               {.fill = Fill::kOneHot, .f32_out = true});
     p.saturate();
     const Weight w = p.pack(device.queue());
@@ -155,7 +202,7 @@ TEST_P(Linear, RowsDoNotDependOnTheBatchOrTheThreads) {
   const Shape shape{61, 200, 700, "rows of every remainder of the register tile"};
   for (const SchemeCase& c : kCases) {
     SCOPED_TRACE(name_of(c));
-    Problem p(parse_scheme(c.scheme), *c.run, shape, {.bias = true, .residual = true});
+    Problem p(scheme_of(c.scheme), *c.run, shape, {.bias = true, .residual = true});
     const Weight w = p.pack(device.queue());
     Buffer batch = p.run(w, device.queue());
     EXPECT_TRUE(compare::bit_equal(batch.view(), p.run(w, single.queue()).view()));
@@ -169,7 +216,7 @@ TEST_P(Linear, RowsDoNotDependOnTheBatchOrTheThreads) {
 
 TEST_P(Linear, ResidualMayBeTheOutput) {
   CpuDevice device(GetParam());
-  for (const char* scheme : {"bf16", "int8", "ptpc_fp8", "int4_weight_only:g32"}) {
+  for (const char* scheme : {"bf16", "int8", "ptpc_fp8", "int4_weight_only:g32", "int4_int8:g32"}) {
     Problem p(parse_scheme(scheme), kBF16, {9, 75, 64, "a ragged last strip"}, {.residual = true});
     const Weight w = p.pack(device.queue());
     Buffer apart = p.run(w, device.queue());

@@ -23,10 +23,10 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-Codes codes_of(const WeightRequest& request, bool int8) {
+Codes codes_of(const WeightRequest& request, bool integers) {
   const Spec& spec = request.scheme.weight;
   const Elem& elem = spec.quantized() ? *spec.elem : *request.run_dtype;
-  if (int8) return Codes::kInt8;
+  if (integers) return elem.bits() <= 4 ? Codes::kNibble : Codes::kInt8;
   if (elem == kF32) return Codes::kF32;
   if (elem == kF16) return Codes::kF16;
   if (elem == kBF16) return Codes::kBf16;
@@ -77,7 +77,7 @@ int form_bytes(Form form) {
   return 0;
 }
 
-std::string layout_refuses(const WeightRequest& request) {
+std::string layout_refuses(const WeightRequest& request, bool integers) {
   const Spec& spec = request.scheme.weight;
   if (!spec.quantized()) return "";
   const bool whole_row = spec.block.cols == kAll || spec.block.cols >= request.cols;
@@ -90,15 +90,18 @@ std::string layout_refuses(const WeightRequest& request) {
   if (!whole_row && spec.block.cols % 8 != 0)
     return text("groups of ", spec.block.cols, " are no multiple of 8");
   if (spec.elem->bits() > 8) return text(spec.elem->name, " is no code of up to 8 bits");
-  if (spec.asymmetric && spec.elem->bits() > 4)
+  if (integers && !whole_row && spec.block.cols > kIntChunk)
+    return text("groups of ", spec.block.cols, " inputs leave int32");
+  if (spec.asymmetric && spec.elem->bits() > 4 && !integers)
     return text("zero points of ", spec.elem->name, " have no packed form yet");
   return "";
 }
 
-PackedLayout packed_layout(const WeightRequest& request, bool int8) {
+PackedLayout packed_layout(const WeightRequest& request, bool integers) {
   const Spec& spec = request.scheme.weight;
   PackedLayout l;
-  l.codes = codes_of(request, int8);
+  l.integers = integers;
+  l.codes = codes_of(request, integers);
   l.inputs = inputs_of(l.codes);
   l.rows = request.rows;
   l.cols = request.cols;
@@ -106,15 +109,16 @@ PackedLayout packed_layout(const WeightRequest& request, bool int8) {
   l.k_blocks = ceil_div(l.cols, l.inputs);
   l.scaled = spec.quantized();
   const bool whole_row = spec.block.cols == kAll || spec.block.cols >= l.cols;
-  l.grouped = l.scaled && (!whole_row || spec.asymmetric || spec.global_scale);
+  l.grouped = l.scaled && (!whole_row || (spec.asymmetric && !integers) || spec.global_scale);
   l.asymmetric = spec.asymmetric;
   if (l.grouped) {
     l.scale_form = form_of(*spec.scale);
     l.group = whole_row ? l.k_blocks * l.inputs : spec.block.cols;
     l.groups = ceil_div(l.cols, l.group);
   }
-  if (l.codes == Codes::kInt8) l.chunks = ceil_div(l.cols, kInt8Chunk);
-  if (l.asymmetric && spec.elem->kind == ElemKind::kSigned)
+  if (integers) l.parts = l.grouped ? l.groups : ceil_div(l.cols, kIntChunk);
+  l.column_sums = integers && request.scheme.activation.asymmetric;
+  if ((l.asymmetric || integers) && spec.elem->kind == ElemKind::kSigned)
     l.zero_shift = 1 << (spec.elem->bits() - 1);
 
   const int64_t padded = l.strips * kStrip;
@@ -125,10 +129,10 @@ PackedLayout packed_layout(const WeightRequest& request, bool int8) {
   };
   l.codes_at = section(l.strips * l.k_blocks * kBlockBytes);
   l.scales_at = section(padded * l.groups * form_bytes(l.scale_form));
-  l.zeros_at = section(l.asymmetric ? padded * l.groups : 0);
+  l.zeros_at = section(padded * l.zero_groups());
   const bool row_scaled = l.scaled && (!l.grouped || spec.global_scale);
   l.row_scales_at = row_scaled ? section(padded * 4) : -1;
-  l.sums_at = section(padded * l.chunks * 4);
+  l.sums_at = section(l.column_sums ? padded * 4 * (l.grouped ? 1 : l.parts) : 0);
   return l;
 }
 

@@ -19,6 +19,15 @@ const LinearIsa& kernels_of(Isa isa) {
   return kLinearPortable;
 }
 
+const IntIsa& integer_kernels_of(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512) return kIntAvx512;
+  if (isa == Isa::kAvx2) return kIntAvx2;
+#endif
+  check(isa == Isa::kPortable, "cpu: an instruction set of this architecture");
+  return kIntPortable;
+}
+
 // x as the kernel reads it: [M, width] with zeros beyond K.
 struct PreparedInput {
   const void* data;
@@ -29,7 +38,6 @@ struct PreparedInput {
 struct RowConverter {
   const DecodeTable* table = nullptr;  // of fp8 codes
   const Elem* elem = nullptr;          // of run-dtype values
-  int32_t offset = 0;                  // added to int8 codes
 
   void operator()(const std::byte* from, float* to, int64_t count) const {
     const auto* halves = reinterpret_cast<const uint16_t*>(from);
@@ -50,10 +58,6 @@ struct RowConverter {
       std::memcpy(to, from, static_cast<size_t>(count) * 2);
     }
   }
-  void operator()(const std::byte* from, uint8_t* to, int64_t count) const {
-    for (int64_t k = 0; k < count; ++k)
-      to[k] = static_cast<uint8_t>(static_cast<int32_t>(from[k]) + offset);
-  }
 };
 
 struct InputRows {
@@ -61,11 +65,12 @@ struct InputRows {
   int64_t row_bytes, rows, cols;
 };
 
+constexpr int64_t kRowsAtOnce = 8;
+
 template <class T>
 PreparedInput convert(const InputRows& x, const RowConverter& converter, int64_t width,
                       CpuQueue& queue) {
   T* to = queue.scratch(ScratchUse::kLinearInput).get_as<T>(x.rows * width);
-  constexpr int64_t kRowsAtOnce = 8;
   queue.pool.parallel_for(x.rows, kRowsAtOnce, [&](int, int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m) {
       converter(x.data + m * x.row_bytes, to + m * width, x.cols);
@@ -88,10 +93,6 @@ PreparedInput prepare(const Activation& x, const Weight& w, const Planned& plan,
     const Matrix<uint8_t>& codes = codes_for(x, w).codes;
     const InputRows rows{reinterpret_cast<const std::byte*>(codes.data), codes.stride, codes.rows,
                          cols};
-    if (plan.kernel.input == Input::kInt8) {
-      converter.offset = kernels_of(plan.kernel.isa).int8_offset;
-      return convert<uint8_t>(rows, converter, width, queue);
-    }
     converter.table = &decode_table(*w.request.scheme.activation.elem, Codes::kByte, false);
     return plan.kernel.arithmetic == Arithmetic::kBf16
                ? convert<uint16_t>(rows, converter, width, queue)
@@ -106,6 +107,34 @@ PreparedInput prepare(const Activation& x, const Weight& w, const Planned& plan,
              : convert<float>(rows, converter, width, queue);
 }
 
+// int8 codes in the kernel's order and their sums. Zero points of x stay where they are.
+void stage(const QuantizedActivation& x, const Planned& plan, CpuQueue& queue, LinearArgs& args) {
+  const PackedLayout& l = plan.layout;
+  const int64_t width = l.k_blocks * l.inputs, rows = x.codes.rows;
+  const bool as_it_is = l.codes == Codes::kInt8 && width == l.cols;
+  IntStage s;
+  s.codes = l.codes;
+  s.from = x.codes.data;
+  s.from_stride = x.codes.stride;
+  s.cols = l.cols;
+  s.width = width;
+  if (!as_it_is) s.to = queue.scratch(ScratchUse::kLinearInput).get_as<uint8_t>(rows * width);
+  s.sums = queue.scratch(ScratchUse::kLinearSums).get_as<int32_t>(rows * l.parts);
+  s.parts = l.parts;
+  s.part = l.grouped ? l.group : kIntChunk;
+  s.factor = l.asymmetric ? -1 : -l.zero_shift;
+  const IntIsa& isa = integer_kernels_of(plan.kernel.isa);
+  queue.pool.parallel_for(rows, kRowsAtOnce,
+                          [&](int, int64_t begin, int64_t end) { isa.stage(s, begin, end); });
+  args.x = as_it_is ? x.codes.data : s.to;
+  args.x_stride = as_it_is ? x.codes.stride : width;
+  args.x_sums = s.sums;
+  args.parts = l.parts;
+  if (!x.spec.asymmetric) return;
+  args.x_zeros = x.zero_points.data;
+  args.x_zero_stride = x.spec.block.rows == 1 ? x.zero_points.stride : 0;
+}
+
 void describe_weight(const Weight& w, const PackedLayout& l, LinearArgs& args) {
   const auto* data = reinterpret_cast<const uint8_t*>(w.data);
   const Spec& spec = w.request.scheme.weight;
@@ -117,14 +146,14 @@ void describe_weight(const Weight& w, const PackedLayout& l, LinearArgs& args) {
   if (l.grouped) {
     args.scale_form = l.scale_form;
     args.group_scales = data + l.scales_at;
-    args.group_zeros = l.asymmetric ? data + l.zeros_at : nullptr;
     args.group_blocks = l.group / l.inputs;
     args.groups = l.groups;
   }
+  if (l.asymmetric) args.group_zeros = data + l.zeros_at;
   if (l.row_scales_at >= 0)
     args.row_scales = reinterpret_cast<const float*>(data + l.row_scales_at);
-  if (l.codes == Codes::kInt8) args.sums = reinterpret_cast<const int32_t*>(data + l.sums_at);
-  if (l.codes == Codes::kByte || l.codes == Codes::kNibble)
+  if (l.column_sums) args.column_sums = data + l.sums_at;
+  if (!l.integers && (l.codes == Codes::kByte || l.codes == Codes::kNibble))
     args.table = &decode_table(*spec.elem, l.codes, l.asymmetric);
 }
 
@@ -140,20 +169,9 @@ void describe_output(View out, const Epilogue& e, LinearArgs& args) {
   args.out_form = form_of(*out.elem);
 }
 
-// What is subtracted from each code of x, [M]: the zero point, and the kernel's own offset.
-void describe_scales(const QuantizedActivation& codes, const Planned& plan, CpuQueue& queue,
-                     LinearArgs& args) {
-  const bool per_token = codes.spec.block.rows == 1;
+void describe_scales(const QuantizedActivation& codes, LinearArgs& args) {
   args.x_scales = codes.scales.data;
-  args.x_scale_stride = per_token ? codes.scales.stride : 0;
-  if (plan.kernel.input != Input::kInt8) return;
-  const int32_t offset = kernels_of(plan.kernel.isa).int8_offset;
-  auto* offsets = queue.scratch(ScratchUse::kLinearOffsets).get_as<int32_t>(codes.codes.rows);
-  for (int64_t m = 0; m < codes.codes.rows; ++m) {
-    offsets[m] = offset;
-    if (codes.spec.asymmetric) offsets[m] += codes.zero_points.row(per_token ? m : 0)[0];
-  }
-  args.x_offsets = offsets;
+  args.x_scale_stride = codes.spec.block.rows == 1 ? codes.scales.stride : 0;
 }
 
 }  // namespace
@@ -169,14 +187,19 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   LinearArgs args;
   describe_weight(w, plan.layout, args);
   describe_output(out, e, args);
-  const PreparedInput input = prepare(x, w, plan, q);
-  args.x = input.data;
-  args.x_stride = input.stride;
-  if (plan.kernel.input != Input::kRunDtype) describe_scales(codes_for(x, w), plan, q, args);
+  const bool integers = plan.kernel.arithmetic == Arithmetic::kInt8;
+  if (plan.kernel.input != Input::kRunDtype) describe_scales(codes_for(x, w), args);
+  if (integers) {
+    stage(codes_for(x, w), plan, q, args);
+  } else {
+    const PreparedInput input = prepare(x, w, plan, q);
+    args.x = input.data;
+    args.x_stride = input.stride;
+  }
 
   const LinearIsa& isa = kernels_of(q.isa);
-  const LinearRun run = plan.kernel.arithmetic == Arithmetic::kBf16   ? isa.bf16
-                        : plan.kernel.arithmetic == Arithmetic::kInt8 ? isa.int8
+  const LinearRun run = integers ? integer_kernels_of(q.isa).run
+                        : plan.kernel.arithmetic == Arithmetic::kBf16 ? isa.bf16
                                                                       : isa.f32;
   const int threads = q.pool.threads();
   std::byte* scratch = q.scratch(ScratchUse::kLinearWorkers).get(threads * kLinearScratchBytes);
@@ -198,13 +221,14 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   });
 }
 
-// ScratchUse::kLinearInput, kLinearOffsets and kLinearWorkers.
+// ScratchUse::kLinearInput, kLinearSums and kLinearWorkers.
 int64_t linear_scratch_bytes(const PassLimits& limits, Queue* queue) {
   const CpuQueue& q = cpu_queue(queue);
   constexpr int64_t kBlockInputsMax = 64;  // of a layout: rows are padded to whole blocks
   const bool bf16 = q.isa == Isa::kAvx512 && *limits.run_dtype != kF32;
   const int64_t width = (limits.cols + kBlockInputsMax - 1) / kBlockInputsMax * kBlockInputsMax;
-  return limits.tokens * width * (bf16 ? 2 : 4) + limits.tokens * 4 +
+  constexpr int64_t kGroupLeast = 32;  // of the scheme table
+  return limits.tokens * width * (bf16 ? 2 : 4) + limits.tokens * width / kGroupLeast * 4 +
          q.pool.threads() * kLinearScratchBytes;
 }
 

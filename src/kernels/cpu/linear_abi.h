@@ -11,8 +11,9 @@ inline constexpr int kStrip = 16;      // output channels of a strip
 inline constexpr int kTileStrips = 4;  // strips of a tile, but for the last tile
 inline constexpr int kTile = kStrip * kTileStrips;
 inline constexpr int kBlockBytes = 64;  // 16 channels x one dword of codes
-// Codes of this many inputs are summed in int32 without overflow: 255 * 128 * 2^16 < 2^31.
-inline constexpr int64_t kInt8Chunk = 1 << 16;
+// (code - zero) * (x - zero) of this many inputs is summed in int32 without overflow: 255 * 255 *
+// 2^15 < 2^31. A whole number of K blocks of every layout.
+inline constexpr int64_t kIntChunk = 1 << 15;
 
 // How a dword holds the codes of one output channel.
 enum class Codes : uint8_t {
@@ -20,8 +21,8 @@ enum class Codes : uint8_t {
   kF16,     // 2 inputs
   kBf16,    // 2 inputs
   kByte,    // 4 inputs, any element of up to 8 bits, through a table
-  kNibble,  // 8 inputs, any element of up to 4 bits, through a table
-  kInt8,    // 4 inputs, for integer dot products
+  kNibble,  // 8 inputs, any element of up to 4 bits, through a table; or unsigned integers
+  kInt8,    // 4 inputs, unsigned integers for dot products
 };
 
 // Scales and outputs; kE8m0 and kE4m3 are scales only.
@@ -45,20 +46,30 @@ struct LinearArgs {
   Form scale_form = Form::kF32;
   const uint8_t* weight = nullptr;        // [tile][k block][strip][64]
   const uint8_t* group_scales = nullptr;  // [tile][group][strip][16], or none
-  const uint8_t* group_zeros = nullptr;   // like group_scales, one byte each; asymmetric only
+  const uint8_t* group_zeros = nullptr;   // like group_scales (1 group where the whole row is one),
+                                          // one byte each; asymmetric only
   const float* row_scales = nullptr;      // [strips * 16], or none
-  const int32_t* sums = nullptr;          // [chunk][strips * 16] of int8 codes over K; kInt8 only
   const DecodeTable* table = nullptr;     // kByte and kNibble
   int64_t n = 0, k_blocks = 0;            // k_blocks: dwords of a channel
   int64_t strips = 0;
   int64_t group_blocks = 0, groups = 0;  // k blocks of a group (the last may be short); 0: none
 
-  // ---- activation [M, k_blocks * inputs of a dword]: f32, bf16 or int8, zero beyond K
+  // ---- activation [M, k_blocks * inputs of a dword]: f32, bf16 or int8, zero beyond K (int8: in
+  // the order of the layout's dwords, linear_int.inc)
   const void* x = nullptr;
   int64_t x_stride = 0;             // elements
   const float* x_scales = nullptr;  // one per token (stride 1) or one for all (stride 0), or none
   int64_t x_scale_stride = 0;
-  const int32_t* x_offsets = nullptr;  // [M] subtracted from every code of x: sums * offset; kInt8
+
+  // ---- integers (linear_int.inc): what the zero points take away. Parts are groups, or chunks of
+  // kIntChunk inputs where there are none.
+  const int32_t* x_sums = nullptr;  // [M][parts]: -sum of x, times the zero of all codes where
+                                    // there are no zero points
+  int64_t parts = 0;
+  const int32_t* x_zeros = nullptr;  // of x, per token (stride 1) or one (stride 0), or none
+  int64_t x_zero_stride = 0;
+  const void* column_sums = nullptr;  // with x_zeros; no groups: int32 [part][strips * 16] of
+                                      // code - zero; groups: f32 [strips * 16], times scales
 
   // ---- epilogue: out [M, N] = x w^T * x_scale * row_scale + bias + residual
   const float* bias = nullptr;  // [N]
@@ -83,9 +94,24 @@ inline constexpr int64_t kLinearScratchBytes = 1 << 20;
 struct LinearIsa {
   LinearRun f32;   // x is f32; every Codes but kInt8
   LinearRun bf16;  // x is bf16; kBf16, kByte, kNibble. Null: none
-  LinearRun int8;  // x is int8 + int8_offset in a byte
-  int32_t int8_offset;
 };
 extern const LinearIsa kLinearPortable, kLinearAvx2, kLinearAvx512;
+
+// int8 activations for the integer kernels: x as LinearArgs::x and x_sums.
+struct IntStage {
+  Codes codes = Codes::kInt8;     // whose order x is brought into
+  const uint8_t* from = nullptr;  // [M][cols], rows `from_stride` apart
+  int64_t from_stride = 0, cols = 0;
+  uint8_t* to = nullptr;  // [M][width]; null: x is read where it is, width = cols
+  int64_t width = 0;
+  int32_t* sums = nullptr;      // [M][parts]
+  int64_t parts = 0, part = 0;  // inputs of a part
+  int32_t factor = 0;           // of the sums
+};
+struct IntIsa {
+  LinearRun run;  // kInt8 and kNibble
+  void (*stage)(const IntStage&, int64_t m_begin, int64_t m_end);
+};
+extern const IntIsa kIntPortable, kIntAvx2, kIntAvx512;
 
 }  // namespace mantissa::cpu

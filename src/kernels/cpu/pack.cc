@@ -42,6 +42,11 @@ void put(std::byte* block, int lane, const std::byte* src, uint64_t flip) {
     std::memcpy(&bytes, src, 8);
     const uint32_t dword = nibbles_of(bytes ^ flip);
     std::memcpy(block + 4 * lane, &dword, 4);
+  } else if constexpr (kCodes == Codes::kInt8) {
+    uint32_t dword;
+    std::memcpy(&dword, src, 4);
+    dword ^= static_cast<uint32_t>(flip);
+    std::memcpy(block + 4 * lane, &dword, 4);
   } else {
     std::memcpy(block + 4 * lane, src, 4);
   }
@@ -57,6 +62,11 @@ void take(const std::byte* block, int lane, std::byte* dst, uint64_t flip) {
     std::memcpy(&dword, block + 4 * lane, 4);
     const uint64_t bytes = bytes_of(dword) ^ flip;
     std::memcpy(dst, &bytes, 8);
+  } else if constexpr (kCodes == Codes::kInt8) {
+    uint32_t dword;
+    std::memcpy(&dword, block + 4 * lane, 4);
+    dword ^= static_cast<uint32_t>(flip);
+    std::memcpy(dst, &dword, 4);
   } else {
     std::memcpy(dst, block + 4 * lane, 4);
   }
@@ -68,7 +78,7 @@ struct StripRows {
   int first, last;
   std::byte* rows;
   int64_t stride;
-  uint64_t flip;  // of nibbles: the sign bit where zero points make codes unsigned
+  uint64_t flip;  // of each code: the sign bit where stored codes are unsigned
 };
 
 template <Codes kCodes, bool kPack>
@@ -113,8 +123,13 @@ void move_codes(const PackedLayout& l, std::byte* data, const StripRows& s) {
   kMoves[static_cast<size_t>(l.codes)](l, data, s);
 }
 
-uint64_t nibble_flip(const PackedLayout& l) {
+uint64_t flip_of(const PackedLayout& l) {
   return static_cast<uint64_t>(l.zero_shift) * 0x0101010101010101ull;
+}
+
+const Elem& canonical_elem(const Weight& w) {
+  const Spec& spec = w.request.scheme.weight;
+  return spec.quantized() ? *spec.elem : *w.request.run_dtype;
 }
 
 float* row_scales(const PackedLayout& l, std::byte* data) {
@@ -159,15 +174,9 @@ float take_scale(Form form, const std::byte* at) {
   return 0;
 }
 
-void put_sums(const PackedLayout& l, std::byte* data, int64_t row, const std::byte* codes) {
-  auto* sums = reinterpret_cast<int32_t*>(data + l.sums_at);
-  const auto* values = reinterpret_cast<const int8_t*>(codes);
-  for (int64_t c = 0; c < l.chunks; ++c) {
-    int32_t sum = 0;
-    const int64_t end = std::min(l.cols, (c + 1) * kInt8Chunk);
-    for (int64_t k = c * kInt8Chunk; k < end; ++k) sum += values[k];
-    sums[c * l.strips * kStrip + row] = sum;
-  }
+int take_zero(const PackedLayout& l, const std::byte* data, int64_t row, int64_t group) {
+  const int64_t entry = l.entry(row / kStrip, group, l.zero_groups()) + row % kStrip;
+  return static_cast<int>(data[l.zeros_at + entry]) - l.zero_shift;
 }
 
 // The scale of `q` that covers row r of the band and group g.
@@ -182,12 +191,38 @@ void put_scales(const PackedLayout& l, std::byte* data, int64_t row, const Quant
   for (int64_t g = 0; g < l.groups; ++g) {
     const int64_t entry = l.entry(row / kStrip, g, l.groups) + row % kStrip;
     put_scale(l.scale_form, data + l.scales_at + entry * bytes, q.scales[scale_index(q, r, g)]);
-    if (!l.asymmetric) continue;
+  }
+  for (int64_t g = 0; g < l.zero_groups(); ++g) {
+    const int64_t entry = l.entry(row / kStrip, g, l.zero_groups()) + row % kStrip;
     data[l.zeros_at + entry] =
         static_cast<std::byte>(q.zero_points[scale_index(q, r, g)] + l.zero_shift);
   }
   if (l.row_scales_at >= 0)
     row_scales(l, data)[row] = l.grouped ? q.global_scale : q.scales[scale_index(q, r, 0)];
+}
+
+// What a zero point of int8 activations meets (LinearArgs::column_sums) of row r of the band.
+void put_column_sums(const PackedLayout& l, std::byte* data, int64_t row, const QuantRows& q,
+                     int64_t r) {
+  const uint8_t* codes = q.codes.data() + r * l.cols;
+  const int sign = q.elem->kind == ElemKind::kSigned ? 1 << (q.elem->bits() - 1) : 0;
+  const int64_t part = l.grouped ? l.group : kIntChunk;
+  double total = 0;
+  for (int64_t p = 0; p < l.parts; ++p) {
+    const size_t at = scale_index(q, r, l.grouped ? p : 0);
+    const int zero = l.asymmetric ? q.zero_points[at] : 0;
+    int32_t sum = 0;
+    for (int64_t k = p * part; k < std::min(l.cols, (p + 1) * part); ++k)
+      sum += (codes[k] ^ sign) - sign - zero;
+    std::byte* to = data + l.sums_at + 4 * ((l.grouped ? 0 : p) * l.strips * kStrip + row);
+    if (l.grouped) {
+      total += static_cast<double>(sum) * static_cast<double>(q.scales[at]);
+      const auto value = static_cast<float>(total);
+      std::memcpy(to, &value, 4);
+    } else {
+      std::memcpy(to, &sum, 4);
+    }
+  }
 }
 
 // The float32 that rounds to a narrower format as `value` itself would: truncated, last bit set
@@ -220,8 +255,7 @@ void store(const Elem& elem, std::byte* at, std::span<const double> values) {
 // The values of canonical codes, less their zero point.
 void load_codes(const PackedLayout& l, const Weight& w, const std::byte* codes, int zero,
                 std::span<double> out) {
-  const Spec& spec = w.request.scheme.weight;
-  const Elem& elem = spec.quantized() ? *spec.elem : *w.request.run_dtype;
+  const Elem& elem = canonical_elem(w);
   const auto* halves = reinterpret_cast<const uint16_t*>(codes);
   if (canonical_bytes(l) == 1) {
     const DecodeTable& table = decode_table(elem, Codes::kByte, false);
@@ -242,7 +276,7 @@ void embed_row(const Weight& w, const PackedLayout& l, int64_t row, double multi
   constexpr int64_t kPiece = 256;
   move_codes<false>(l, w.data,
                     {row / kStrip, static_cast<int>(row % kStrip),
-                     static_cast<int>(row % kStrip) + 1, codes, 0, nibble_flip(l)});
+                     static_cast<int>(row % kStrip) + 1, codes, 0, flip_of(l)});
   const double row_scale = (l.row_scales_at >= 0 ? row_scales(l, w.data)[row] : 1) * multiplier;
   const int64_t group = l.grouped ? l.group : std::max<int64_t>(l.cols, 1);
   for (int64_t g = 0; g * group < l.cols; ++g) {
@@ -251,8 +285,8 @@ void embed_row(const Weight& w, const PackedLayout& l, int64_t row, double multi
     if (l.grouped) {
       const int64_t entry = l.entry(row / kStrip, g, l.groups) + row % kStrip;
       scale = take_scale(l.scale_form, w.data + l.scales_at + entry * form_bytes(l.scale_form));
-      if (l.asymmetric) zero = static_cast<int>(w.data[l.zeros_at + entry]) - l.zero_shift;
     }
+    if (l.asymmetric) zero = take_zero(l, w.data, row, g);
     const int64_t end = std::min(l.cols, (g + 1) * group);
     for (int64_t k = g * group; k < end; k += kPiece) {
       double buffer[kPiece];
@@ -278,10 +312,10 @@ void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue*) {
     const int64_t count = std::min<int64_t>(kStrip - first, q.rows - r);
     move_codes<true>(l, w.data,
                      {row / kStrip, first, first + static_cast<int>(count), codes + r * stride,
-                      stride, nibble_flip(l)});
+                      stride, flip_of(l)});
     for (int64_t i = r; i < r + count; ++i) {
       if (l.scaled) put_scales(l, w.data, row0 + i, q, i);
-      put_sums(l, w.data, row0 + i, codes + i * stride);
+      if (l.column_sums) put_column_sums(l, w.data, row0 + i, q, i);
     }
     r += count;
   }
@@ -293,6 +327,7 @@ void finish_weight(const Weight& w, Queue*) {
   if (padding == 0) return;
   // The rows that pad the last strip: codes, scales and sums of zero.
   QuantRows zero;
+  zero.elem = &canonical_elem(w);
   zero.rows = 1;
   zero.cols = l.cols;
   zero.block = {1, l.grouped ? static_cast<int>(l.group) : kAll};
@@ -303,9 +338,9 @@ void finish_weight(const Weight& w, Queue*) {
     const int lane = static_cast<int>(row % kStrip);
     move_codes<true>(l, w.data,
                      {row / kStrip, lane, lane + 1, reinterpret_cast<std::byte*>(zero.codes.data()),
-                      0, nibble_flip(l)});
+                      0, flip_of(l)});
     if (l.scaled) put_scales(l, w.data, row, zero, 0);
-    put_sums(l, w.data, row, reinterpret_cast<const std::byte*>(zero.codes.data()));
+    if (l.column_sums) put_column_sums(l, w.data, row, zero, 0);
   }
 }
 
@@ -314,7 +349,7 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
   const Spec& spec = w.request.scheme.weight;
   check(row0 >= 0 && rows >= 0 && row0 + rows <= l.rows, "cpu: unpack_rows in range");
   q = QuantRows{};
-  q.elem = spec.quantized() ? spec.elem : w.request.run_dtype;
+  q.elem = &canonical_elem(w);
   q.block = spec.block;
   q.rows = rows;
   q.cols = l.cols;
@@ -326,8 +361,7 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = row0 + r;
     const int lane = static_cast<int>(row % kStrip);
-    move_codes<false>(l, w.data,
-                      {row / kStrip, lane, lane + 1, codes + r * stride, 0, nibble_flip(l)});
+    move_codes<false>(l, w.data, {row / kStrip, lane, lane + 1, codes + r * stride, 0, flip_of(l)});
   }
   for (uint8_t& byte : q.codes) byte &= mask;
   if (!l.scaled) return;
@@ -339,6 +373,7 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
     const int64_t row = row0 + r;
     for (int64_t g = 0; g < scale_cols; ++g) {
       const auto i = static_cast<size_t>(r * scale_cols + g);
+      if (l.asymmetric) q.zero_points[i] = take_zero(l, w.data, row, g);
       if (!l.grouped) {
         q.scales[i] = row_scales(l, w.data)[row];
         continue;
@@ -346,8 +381,6 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
       const int64_t entry = l.entry(row / kStrip, g, l.groups) + row % kStrip;
       q.scales[i] =
           take_scale(l.scale_form, w.data + l.scales_at + entry * form_bytes(l.scale_form));
-      if (l.asymmetric)
-        q.zero_points[i] = static_cast<int>(w.data[l.zeros_at + entry]) - l.zero_shift;
     }
     if (spec.global_scale) q.global_scale = row_scales(l, w.data)[row];
   }

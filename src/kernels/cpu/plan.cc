@@ -34,7 +34,8 @@ constexpr CpuLinear kTable[] = {
     {{"linear_bf16_code4_any__avx512"},     kAvx512,   kIsNibble, kRun, kSumBf16},
     {{"linear_fp8_code8_any__avx512"},      kAvx512,   kIsByte,   kFp8, kSumBf16},
     {{"linear_fp8_code4_any__avx512"},      kAvx512,   kIsNibble, kFp8, kSumBf16},
-    {{"linear_int8_int8_row__avx512"},      kAvx512,   kIsInt8,   kInt, kSumInt8},
+    {{"linear_int8_code8_any__avx512"}, kAvx512,   kIsInt8,   kInt, kSumInt8},
+    {{"linear_int8_code4_any__avx512"}, kAvx512,   kIsNibble, kInt, kSumInt8},
     {{"linear_f32_f32__avx512"},            kAvx512,   kIsF32,    kRun, kSumF32},
     {{"linear_f16_f16__avx512"},            kAvx512,   kIsF16,    kRun, kSumF32},
     {{"linear_run_code8_any__avx512"},      kAvx512,   kIsByte,   kRun, kSumF32},
@@ -46,7 +47,8 @@ constexpr CpuLinear kTable[] = {
     {{"linear_run_code4_any__avx2"},        kAvx2,     kIsNibble, kRun, kSumF32},
     {{"linear_fp8_code8_any__avx2"},        kAvx2,     kIsByte,   kFp8, kSumF32},
     {{"linear_fp8_code4_any__avx2"},        kAvx2,     kIsNibble, kFp8, kSumF32},
-    {{"linear_int8_int8_row__avx2"},        kAvx2,     kIsInt8,   kInt, kSumInt8},
+    {{"linear_int8_code8_any__avx2"}, kAvx2,     kIsInt8,   kInt, kSumInt8},
+    {{"linear_int8_code4_any__avx2"}, kAvx2,     kIsNibble, kInt, kSumInt8},
     {{"linear_f32_f32__portable"},          kPortable, kIsF32,    kRun, kSumF32},
     {{"linear_f16_f16__portable"},          kPortable, kIsF16,    kRun, kSumF32},
     {{"linear_bf16_bf16__portable"},        kPortable, kIsBf16,   kRun, kSumF32},
@@ -54,7 +56,8 @@ constexpr CpuLinear kTable[] = {
     {{"linear_run_code4_any__portable"},    kPortable, kIsNibble, kRun, kSumF32},
     {{"linear_fp8_code8_any__portable"},    kPortable, kIsByte,   kFp8, kSumF32},
     {{"linear_fp8_code4_any__portable"},    kPortable, kIsNibble, kFp8, kSumF32},
-    {{"linear_int8_int8_row__portable"},    kPortable, kIsInt8,   kInt, kSumInt8},
+    {{"linear_int8_code8_any__portable"}, kPortable, kIsInt8,   kInt, kSumInt8},
+    {{"linear_int8_code4_any__portable"}, kPortable, kIsNibble, kInt, kSumInt8},
 };
 // clang-format on
 
@@ -67,15 +70,15 @@ std::string refuses(const CpuLinear& kernel, const WeightRequest& request) {
     return "reads activations of the run dtype";
   if (kernel.input == Input::kFp8 && !(input.quantized() && input.elem->is_float() && whole_row))
     return "reads 8-bit float activations with a scale per token or tensor";
-  if (kernel.input == Input::kInt8) {
+  const bool integers = kernel.input == Input::kInt8;
+  if (integers) {
     if (!input.quantized() || !(*input.elem == int_elem(8)) || !whole_row)
       return "reads int8 activations with a scale per token or tensor";
-    const bool rows = weight.quantized() && weight.block.cols == kAll && !weight.asymmetric;
-    if (!rows || !(*weight.elem == int_elem(8)))
-      return "reads symmetric int8 weights with a scale per channel or tensor";
+    if (!weight.quantized() || weight.elem->is_float() || weight.codebook)
+      return "reads integer weights";
   }
-  if (std::string why = layout_refuses(request); !why.empty()) return why;
-  const PackedLayout layout = packed_layout(request, kernel.codes == Codes::kInt8);
+  if (std::string why = layout_refuses(request, integers); !why.empty()) return why;
+  const PackedLayout layout = packed_layout(request, integers);
   if (layout.codes != kernel.codes) return "reads another weight format";
   if (kernel.arithmetic == Arithmetic::kBf16 && kernel.input == Input::kRunDtype &&
       !(*request.run_dtype == kBF16))
@@ -91,7 +94,7 @@ std::span<const CpuLinear> linear_table() {
 
 Planned plan_of(const Weight& w) {
   const auto& kernel = *reinterpret_cast<const CpuLinear*>(w.kernel);
-  return {kernel, packed_layout(w.request, kernel.codes == Codes::kInt8)};
+  return {kernel, packed_layout(w.request, kernel.input == Input::kInt8)};
 }
 
 Weight plan_weight(const WeightRequest& request, Queue* queue) {

@@ -40,7 +40,7 @@ class Scratch {
 // Who uses a scratch buffer: operations never share one while both are alive.
 enum class ScratchUse {
   kLinearInput,
-  kLinearOffsets,
+  kLinearSums,
   kLinearWorkers,
   kRows,
   kAttention,

@@ -1,0 +1,211 @@
+// `linear` of int8 activations with vpdpbusd: unsigned codes of weights times signed codes of x. A
+// weight format is one decoder.
+#include "kernels/cpu/linear_avx512.h"
+
+namespace mantissa::cpu {
+namespace {
+
+#include "kernels/cpu/linear_int.inc"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kGroupRows = 2, kFewRows = 1;
+#else
+// The register tiles: 24 sums; with groups 12 sums and 12 totals, of 6 rows x 2 strips or, up to
+// kFewRows rows, of whole tiles, which then are read in one sequence.
+constexpr int kGroupRows = 6, kFewRows = 3;
+#endif
+
+// ---- decoders: operand kStep of a block as 64 unsigned codes, 4 of each channel
+
+struct DecodeInt8 {
+  static constexpr int kSteps = 1;
+  template <int kStep>
+  MANTISSA_INLINE I operand(const uint8_t* block) const {
+    return _mm512_loadu_si512(block);
+  }
+};
+
+struct DecodeInt4 {
+  static constexpr int kSteps = 2;
+  I low = _mm512_set1_epi8(15);
+  template <int kStep>
+  MANTISSA_INLINE I operand(const uint8_t* block) const {
+    const I codes = _mm512_loadu_si512(block);
+    return _mm512_and_si512(kStep == 0 ? codes : _mm512_srli_epi16(codes, 4), low);
+  }
+};
+
+// Calls call(decoder) with the decoder of the weight.
+template <class Call>
+MANTISSA_SIMD void with_decoder(Codes codes, const Call& call) {
+  if (codes == Codes::kInt8) {
+    call(DecodeInt8{});
+  } else {
+    call(DecodeInt4{});
+  }
+}
+
+// sums[kRows][kStrips] += one block.
+template <int kRows, int kStrips, class Decoder>
+MANTISSA_SIMD void dot_block(const Decoder& decode, const uint8_t* w, const int8_t* x,
+                             int64_t x_stride, I (&sums)[kRows][kStrips]) {
+  unrolled<Decoder::kSteps>([&](auto step) MANTISSA_INLINE {
+    I codes[kStrips];
+    unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
+      codes[s()] = decode.template operand<step()>(w + s() * kBlockBytes);
+    });
+    unrolled<kRows>([&](auto r) MANTISSA_INLINE {
+      const I xs = broadcast(x + r() * x_stride + 4 * step());
+      unrolled<kStrips>([&](auto s) MANTISSA_INLINE { dot_int8(sums[r()][s()], codes[s()], xs); });
+    });
+  });
+}
+
+// Without groups: sums stay in memory between panels.
+template <class Decoder, int kStrips>
+struct GemmInt {
+  const Decoder& decoder;
+  const IntTile& tile;
+  int64_t strip;
+  int32_t* sums;
+  Ahead ahead;
+
+  template <int kRows>
+  __attribute__((noinline)) void run(int64_t first) const {
+    const Decoder decode = decoder;
+    const int64_t jump = tile.jump(), x_stride = tile.a.x_stride, blocks = tile.end - tile.begin;
+    int32_t* to = sums + first * kTile + strip * kStrip;
+    I acc[kRows][kStrips];
+    each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+      acc[r()][s()] = _mm512_loadu_si512(to + r() * kTile + s() * kStrip);
+    });
+    const uint8_t* w = tile.codes() + strip * kBlockBytes;
+    const int8_t* x = tile.x() + first * x_stride;
+    Fetch fetch(ahead, first, kRows, blocks);
+    for (int64_t b = 0; b < blocks; ++b, w += jump, x += 4 * Decoder::kSteps) {
+      fetch.next();
+      dot_block(decode, w, x, x_stride, acc);
+    }
+    each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+      _mm512_storeu_si512(to + r() * kTile + s() * kStrip, acc[r()][s()]);
+    });
+  }
+};
+
+// With groups: sums and totals in registers.
+template <class Decoder, bool kZeros, int kStrips>
+struct GemmIntGroups {
+  const Decoder& decoder;
+  const IntTile& tile;
+  int64_t strip;
+  float* totals;
+  Ahead ahead;
+
+  template <int kRows>
+  __attribute__((noinline)) void run(int64_t first) const {
+    const Decoder decode = decoder;
+    const LinearArgs& a = tile.a;
+    const int64_t jump = tile.jump(), x_stride = a.x_stride, parts = a.parts;
+    float* to = totals + first * kTile + strip * kStrip;
+    F total[kRows][kStrips];
+    each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+      total[r()][s()] = load(to + r() * kTile + s() * kStrip);
+    });
+    const uint8_t* w = tile.codes() + strip * kBlockBytes;
+    const int8_t* x = tile.x() + first * x_stride;
+    int64_t group = tile.begin / a.group_blocks;
+    const int32_t* x_sums = a.x_sums + (tile.m + first) * parts + group;
+    Fetch fetch(ahead, first, kRows, tile.end - tile.begin);
+    for (int64_t b = tile.begin; b < tile.end; ++group, ++x_sums) {
+      I sums[kRows][kStrips];
+      I zeros[kStrips];
+      unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
+        if constexpr (kZeros) zeros[s()] = load_u8(tile.zeros(group, strip + s(), a.groups));
+      });
+      unrolled<kRows>([&](auto r) MANTISSA_INLINE {
+        const I x_sum = broadcast(x_sums + r() * parts);
+        unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
+          if constexpr (kZeros) {
+            sums[r()][s()] = _mm512_mullo_epi32(zeros[s()], x_sum);
+          } else {
+            sums[r()][s()] = x_sum;
+          }
+        });
+      });
+      for (const int64_t stop = least(b + a.group_blocks, tile.end); b < stop;
+           ++b, w += jump, x += 4 * Decoder::kSteps) {
+        fetch.next();
+        dot_block(decode, w, x, x_stride, sums);
+      }
+      unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
+        const F scale = group_scale(a, tile.t, group, strip + s());
+        unrolled<kRows>([&](auto r) MANTISSA_INLINE {
+          total[r()][s()] = fma(to_float(sums[r()][s()]), scale, total[r()][s()]);
+        });
+      });
+    }
+    each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+      store(to + r() * kTile + s() * kStrip, total[r()][s()]);
+    });
+  }
+};
+
+// The next panel's codes, fetched while this one is multiplied: the share of a run over `strips`
+// strips. Nothing where all rows are one block of a whole tile: that reads one sequence.
+MANTISSA_SIMD Ahead ahead_of(const IntTile& tile, int64_t strip, int64_t strips, int64_t most) {
+  const int64_t bytes = (tile.end - tile.begin) * tile.jump();
+  const bool streams = strips == tile.t.strips && tile.rows <= most;
+  return {tile.codes() + bytes + bytes / tile.t.strips * strip,
+          streams ? 0 : bytes / tile.t.strips * strips, tile.rows};
+}
+
+template <class Decoder>
+static void sums_of(const IntTile& tile, const Decoder& decoder, int32_t* sums) {
+  if (tile.t.strips == kTileStrips) {
+    const Ahead ahead = ahead_of(tile, 0, kTileStrips, kGemmRows);
+    for_row_blocks(tile.rows, GemmInt<Decoder, kTileStrips>{decoder, tile, 0, sums, ahead});
+    return;
+  }
+  for (int64_t s = 0; s < tile.t.strips; ++s) {
+    const Ahead ahead = ahead_of(tile, s, 1, kGemmRows);
+    for_row_blocks(tile.rows, GemmInt<Decoder, 1>{decoder, tile, s, sums, ahead});
+  }
+}
+
+static void int_sums(const IntTile& tile, int32_t* sums) {
+  with_decoder(tile.a.codes, [&](const auto& decoder) { sums_of(tile, decoder, sums); });
+}
+
+template <bool kZeros, int kStrips, int kMost, class Decoder>
+static void groups_of(const IntTile& tile, const Decoder& decoder, int64_t strip, float* totals) {
+  const Ahead ahead = ahead_of(tile, strip, kStrips, kMost);
+  for_row_blocks<kMost>(
+      tile.rows, GemmIntGroups<Decoder, kZeros, kStrips>{decoder, tile, strip, totals, ahead});
+}
+
+template <bool kZeros, class Decoder>
+static void groups_of(const IntTile& tile, const Decoder& decoder, float* totals) {
+  if (tile.t.strips == kTileStrips && tile.rows <= kFewRows) {
+    groups_of<kZeros, kTileStrips, kFewRows>(tile, decoder, 0, totals);
+    return;
+  }
+  int64_t s = 0;
+  for (; s + 2 <= tile.t.strips; s += 2) groups_of<kZeros, 2, kGroupRows>(tile, decoder, s, totals);
+  if (s < tile.t.strips) groups_of<kZeros, 1, kGroupRows>(tile, decoder, s, totals);
+}
+
+static void int_groups(const IntTile& tile, float* totals) {
+  with_decoder(tile.a.codes, [&](const auto& decoder) {
+    if (tile.a.group_zeros == nullptr) {
+      groups_of<false>(tile, decoder, totals);
+    } else {
+      groups_of<true>(tile, decoder, totals);
+    }
+  });
+}
+
+}  // namespace
+
+const IntIsa kIntAvx512{run_int, stage_int};
+
+}  // namespace mantissa::cpu
