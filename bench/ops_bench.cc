@@ -1,8 +1,9 @@
 // Speed of the CPU's operations other than `linear`, at the sizes of Llama-3.2-1B: time a call,
 // GB/s of what it must read and write, GFLOP/s of attention, and the share of this machine's
-// float32 multiply-add rate in the same moments. One thread and its processor time, so that other
-// loads on the machine do not count.
-//   ops_bench [isa] [filter]
+// float32 multiply-add rate in the same moments. One thread: its processor time, so that other
+// loads on the machine do not count. More: the wall clock, and the memory's read bandwidth by as
+// many threads at the end.
+//   ops_bench [isa] [filter] [threads]
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -20,18 +21,18 @@
 namespace mantissa {
 namespace {
 
-double now() {
+double now(clockid_t clock) {
   timespec t{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  clock_gettime(clock, &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
-double best_seconds(const std::function<void()>& work) {
+double best_seconds(const std::function<void()>& work, clockid_t clock = CLOCK_THREAD_CPUTIME_ID) {
   double best = 1e9, spent = 0;
   work();
   for (int i = 0; i < 200 && spent < 0.4; ++i) {
-    const double start = now();
+    const double start = now(clock);
     work();
-    const double seconds = now() - start;
+    const double seconds = now(clock) - start;
     best = std::min(best, seconds);
     spent += seconds;
   }
@@ -42,11 +43,12 @@ struct Bench {
   Queue* queue;
   std::string filter;
   double peak_flops;
+  clockid_t clock;
 
   void run(const std::string& name, double bytes, double flops,
            const std::function<void()>& work) const {
     if (name.find(filter) == std::string::npos) return;
-    const double s = best_seconds(work);
+    const double s = best_seconds(work, clock);
     std::printf("{\"op\":\"%s\",\"us\":%.2f,\"gb_per_s\":%.2f", name.c_str(), s * 1e6,
                 bytes / s / 1e9);
     if (flops > 0)
@@ -109,8 +111,9 @@ void bench_attention(const Bench& b, const Elem& run, int32_t sequences, int32_t
     layer.shape.elem = cache.elem == nullptr ? &run : cache.elem;
     layer.shape.scaled = cache.elem != nullptr;
     layer.page_bytes = kCpuOps.kv_page_bytes(layer.shape);
-    std::vector<std::byte> memory(static_cast<size_t>(layer.page_bytes * pages * sequences + 64));
-    layer.pages = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+    const int64_t bytes = layer.page_bytes * pages * sequences;
+    layer.pages = kCpuOps.allocate(bytes, "the cache", b.queue);
+    std::memset(layer.pages, 0, static_cast<size_t>(bytes));
     const View rows(qkv.data(), run, tokens, cols);
     const std::string name = std::string(run.name) + "/" + cache.name +
                              " S=" + std::to_string(sequences) + " T=" + std::to_string(tokens) +
@@ -127,6 +130,7 @@ void bench_attention(const Bench& b, const Elem& run, int32_t sequences, int32_t
     b.run("attention " + name, static_cast<double>(layer.page_bytes * pages * sequences),
           4.0 * kDim * kHeads * keys * sequences,
           [&] { kCpuOps.attention(out, rows, params, batch, layer, b.queue); });
+    kCpuOps.release(layer.pages, bytes, b.queue);
   }
 }
 
@@ -168,7 +172,8 @@ void bench_rows(const Bench& b, const Elem& run, int64_t m) {
 
 int run(int argc, char** argv) {
   const std::string isa = argc > 1 ? argv[1] : "auto";
-  Queue* queue = kCpuOps.open({.threads = 1, .isa = isa, .scratch_tokens = 2048});
+  const int threads = argc > 3 ? std::atoi(argv[3]) : 1;
+  Queue* queue = kCpuOps.open({.threads = threads, .isa = isa, .scratch_tokens = 2048});
   const cpu::Isa chosen = cpu::cpu_queue(queue).isa;
   const cpu::IsaPeakLoops& loops = chosen == cpu::Isa::kAvx512 ? cpu::kPeaksAvx512
                                    : chosen == cpu::Isa::kAvx2 ? cpu::kPeaksAvx2
@@ -176,15 +181,18 @@ int run(int argc, char** argv) {
   constexpr int64_t kRounds = 2000000;
   const double peak = kRounds * loops.f32.ops_per_round /
                       best_seconds([&] { static_cast<void>(loops.f32.run(kRounds)); });
-  const Bench bench{queue, argc > 2 ? argv[2] : "", peak};
+  const Bench bench{queue, argc > 2 ? argv[2] : "", peak * threads,
+                    threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC};
   std::printf("{\"isa\":\"%s\",\"f32_gflop_per_s\":%.1f}\n", std::string(cpu::name(chosen)).c_str(),
               peak / 1e9);
   for (const Elem* run : {&kBF16, &kF32}) {
     bench_attention(bench, *run, 1, 1024, 1024);
     bench_attention(bench, *run, 1, 1, 4096);
     bench_attention(bench, *run, 16, 1, 1024);
+    bench_attention(bench, *run, 4, 1, 8192);
     for (const int64_t m : {1, 512}) bench_rows(bench, *run, m);
   }
+  if (threads > 1) std::printf("{\"read_gb_s\":%.1f}\n", kCpuOps.read_gb_s(queue));
   kCpuOps.close(queue);
   return 0;
 }

@@ -3,6 +3,7 @@
 // into their chunks as well, and merged in the same order, so the cut never shows in the result.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/attention_abi.h"
@@ -94,18 +95,31 @@ struct Job {
   int64_t rows_max = 0;
 
   int64_t partial_floats(int64_t rows) const {
-    return rows * (args.cache.layout.padded_dim + 2) + 16;
+    return padded(rows * (args.cache.layout.padded_dim + 2) + 16);
   }
   Partial partial(float* memory, int64_t rows) const {
     return {memory, memory + rows, memory + (2 * rows + 15) / 16 * 16};
   }
+  // Sections of a worker's memory, each a multiple of 64 bytes.
+  static int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16; }
   int64_t workspace_floats() const {
-    return rows_max * args.cache.layout.even_dim + (rows_max + 2) * (args.chunk + 16) + 16;
+    const PageLayout& l = args.cache.layout;
+    return padded(rows_max * l.even_dim) + (rows_max + 2) * padded(args.chunk + 16) +
+           kBlockKeys / 2 * l.padded_dim + padded(rows_max * 4);
   }
   AttentionWorkspace workspace(float* memory) const {
-    float* scores = memory + rows_max * args.cache.layout.even_dim;
-    float* scales = scores + rows_max * (args.chunk + 16);
-    return {memory, scores, scales, scales + args.chunk + 16};
+    const PageLayout& l = args.cache.layout;
+    AttentionWorkspace ws{};
+    const auto take = [&](int64_t floats) {
+      return std::exchange(memory, memory + padded(floats));
+    };
+    ws.q = take(rows_max * l.even_dim);
+    ws.k_scales = take(args.chunk + 16);
+    ws.v_scales = take(args.chunk + 16);
+    ws.pairs = reinterpret_cast<uint16_t*>(take(kBlockKeys / 2 * l.padded_dim));
+    ws.keys = reinterpret_cast<Keys*>(take(rows_max * 4));
+    ws.scores = take(rows_max * (args.chunk + 16));
+    return ws;
   }
 };
 

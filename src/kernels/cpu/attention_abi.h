@@ -79,12 +79,20 @@ struct Partial {
   float* sum;     // [rows][Dp]
 };
 
+// Keys [first, last) of a context or of a part of it; last <= first: none.
+struct Keys {
+  int64_t first, last;
+};
+constexpr int64_t kBlockKeys = 64;
+
 // Memory of one worker, for up to `rows` rows.
 struct AttentionWorkspace {
   float* q;         // [rows][De]
-  float* scores;    // [rows][chunk + 16]
+  float* scores;    // [rows][chunk + 16]; bf16 weights in a row's first half where they are dotted
   float* k_scales;  // [chunk + 16]
   float* v_scales;
+  uint16_t* pairs;  // [kBlockKeys][Dp] bf16: K or V of a block of keys
+  Keys* keys;       // [rows]
 };
 
 struct AttentionKernels {

@@ -232,10 +232,83 @@ MANTISSA_SIMD I pairs_e4m3(const uint8_t* even, const uint8_t* odd) {
 MANTISSA_SIMD I pairs_e5m2(const uint8_t* even, const uint8_t* odd) {
   return look_up(code_pairs(even, odd), kE5m2Table);
 }
-MANTISSA_SIMD I pairs_i8(const uint8_t* even, const uint8_t* odd) {
-  return _mm512_ternarylogic_epi32(_mm512_srli_epi32(bits(load_i8(even)), 16), bits(load_i8(odd)),
-                                   set1i(static_cast<int32_t>(0xffff0000)),
-                                   0xf8);  // even >> 16 | (odd & upper half)
+// The same by bytes, for 64 codes at once.
+struct Float8Bytes {
+  alignas(64) uint8_t low[128], high[128];
+};
+constexpr Float8Bytes float8_bytes(const Float8Table& table) {
+  Float8Bytes bytes{};
+  for (int code = 0; code < 128; ++code) {
+    bytes.low[code] = static_cast<uint8_t>(table.bf16[code] & 0xff);
+    bytes.high[code] = static_cast<uint8_t>(table.bf16[code] >> 8);
+  }
+  return bytes;
+}
+// bf16 of 0 to 127.
+constexpr Float8Table magnitude_table() {
+  Float8Table table{};
+  for (int value = 1; value < 128; ++value) {
+    int exponent = 0;
+    while (value >> (exponent + 1) != 0) ++exponent;
+    table.bf16[value] =
+        static_cast<uint16_t>((exponent + 127) << 7 | ((value << (7 - exponent)) & 0x7f));
+  }
+  return table;
+}
+constexpr Float8Bytes kE4m3Bytes = float8_bytes(kE4m3Table), kE5m2Bytes = float8_bytes(kE5m2Table),
+                      kMagnitudeBytes = float8_bytes(magnitude_table());
+
+MANTISSA_SIMD I load_i(const void* p) {
+  return _mm512_loadu_si512(p);
+}
+MANTISSA_SIMD void store_i(void* p, I v) {
+  _mm512_storeu_si512(p, v);
+}
+// The first `count` of 64 bytes or 32 halves; the rest is 0 and not read.
+MANTISSA_SIMD I load_bytes(const uint8_t* p, int64_t count) {
+  return _mm512_maskz_loadu_epi8(count >= 64 ? ~0ull : (1ull << count) - 1, p);
+}
+MANTISSA_SIMD I load_halves(const uint16_t* p, int64_t count) {
+  return _mm512_maskz_loadu_epi16(count >= 32 ? ~0u : (1u << count) - 1, p);
+}
+MANTISSA_SIMD I permute_bytes(I v, I order) {
+  return _mm512_permutexvar_epi8(order, v);
+}
+// Of two vectors one behind the other.
+MANTISSA_SIMD I permute_two(I a, I order, I b) {
+  return _mm512_permutex2var_epi8(a, order, b);
+}
+MANTISSA_SIMD I permute_halves(I a, I order, I b) {
+  return _mm512_permutex2var_epi16(a, order, b);
+}
+
+// bf16 of the codes at 16 L + w, L < 4: w < 8 in `first`, the others in `second`, in order.
+MANTISSA_SIMD void widen_bytes(I index, I high_bits, const Float8Bytes& table, I& first,
+                               I& second) {
+  const I low = permute_two(load_i(table.low), index, load_i(table.low + 64));
+  const I high =
+      _mm512_or_si512(permute_two(load_i(table.high), index, load_i(table.high + 64)), high_bits);
+  first = _mm512_unpacklo_epi8(low, high);
+  second = _mm512_unpackhi_epi8(low, high);
+}
+MANTISSA_SIMD void widen_float8(I codes, const Float8Bytes& table, I& first, I& second) {
+  const I sign = _mm512_and_si512(codes, _mm512_set1_epi8(static_cast<char>(0x80)));
+  widen_bytes(codes, sign, table, first, second);
+}
+// -128 has no magnitude of 7 bits: its index is that of 0, its upper byte that of -128.
+MANTISSA_SIMD void widen_i8(I codes, I& first, I& second) {
+  const I least = _mm512_set1_epi8(static_cast<char>(0x80));
+  const I high =
+      _mm512_mask_mov_epi8(_mm512_and_si512(codes, least), _mm512_cmpeq_epi8_mask(codes, least),
+                           _mm512_set1_epi8(static_cast<char>(0xc3)));
+  widen_bytes(_mm512_abs_epi8(codes), high, kMagnitudeBytes, first, second);
+}
+
+// Stores v rounded to bf16 and gives it back.
+MANTISSA_SIMD F store_rounded(uint16_t* p, F v) {
+  const __m256i halves = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
+  return floats(shl<16>(_mm512_cvtepu16_epi32(halves)));
 }
 
 // acc + k[2i] * q[0] + k[2i + 1] * q[1] in lane i: 32 bf16 in k, a pair of bf16 at q.

@@ -30,6 +30,20 @@ MANTISSA_SIMD F exp(F x) {
   return scale2(p, n);
 }
 
+// 2^x for x <= 0 within 2^-18, exactly 1 at 0; at least 2^-127. Polynomial: least maximum of the
+// relative error on |r| <= 1/2, constant term 1.
+MANTISSA_SIMD F exp2_weight(F x) {
+  x = max(set1(-127.0f), x);  // the second operand where NaN
+  const F n = nearest(x);
+  const F r = sub(x, n);
+  F p = set1(9.58285e-3f);
+  p = fma(p, r, set1(5.590643e-2f));
+  p = fma(p, r, set1(2.4024099e-1f));
+  p = fma(p, r, set1(6.9312419e-1f));
+  p = fma(p, r, set1(1.0f));
+  return scale2(p, n);
+}
+
 // 1 / (1 + e^-x) without cancellation or overflow on either side.
 MANTISSA_SIMD F sigmoid(F x) {
   const F e = exp(sub(zero(), magnitude(x)));
@@ -87,8 +101,8 @@ MANTISSA_SIMD I code_i8(F v) {
   return to_int(min(set1(127.0f), max(set1(-128.0f), kept)));
 }
 
-// ---- storage formats: Code is the stored type. pairs(): two rows of 16 codes as bf16 pairs, for
-// dot_pairs(); kPairs: whether the format has them here. load32(): two vectors.
+// ---- storage formats: Code is the stored type. kPairs: whether its values can be dotted as bf16
+// pairs here; widen(): 64 codes to bf16 (widen_bytes). load32(): two vectors.
 struct AsF32 {
   using Code = float;
   static constexpr bool kEight = false, kPairs = false;
@@ -108,11 +122,6 @@ struct AsBf16 {
     a = load16(p);
     b = load16(p + kLanes);
   }
-#if defined(__AVX512BF16__)
-  MANTISSA_SIMD I pairs(const Code* k) {
-    return pairs_bf16(k);
-  }
-#endif
 };
 struct AsF16 {
   using Code = uint16_t;
@@ -130,11 +139,11 @@ struct AsE4m3 {
   MANTISSA_SIMD F load16(const Code* p) { return load_e4m3(p); }
   MANTISSA_SIMD void store16(Code* p, F v) { store_u8(p, code_e4m3(v)); }
 #if defined(__AVX512BF16__)
-  MANTISSA_SIMD I pairs(const Code* k) {
-    return pairs_e4m3(k, k + kLanes);
+  MANTISSA_SIMD void widen(I codes, I& first, I& second) {
+    widen_float8(codes, kE4m3Bytes, first, second);
   }
   MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
-    split_pairs(pairs(p), a, b);
+    split_pairs(pairs_e4m3(p, p + kLanes), a, b);
   }
 #else
   MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
@@ -149,11 +158,11 @@ struct AsE5m2 {
   MANTISSA_SIMD F load16(const Code* p) { return load_e5m2(p); }
   MANTISSA_SIMD void store16(Code* p, F v) { store_u8(p, code_e5m2(v)); }
 #if defined(__AVX512BF16__)
-  MANTISSA_SIMD I pairs(const Code* k) {
-    return pairs_e5m2(k, k + kLanes);
+  MANTISSA_SIMD void widen(I codes, I& first, I& second) {
+    widen_float8(codes, kE5m2Bytes, first, second);
   }
   MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
-    split_pairs(pairs(p), a, b);
+    split_pairs(pairs_e5m2(p, p + kLanes), a, b);
   }
 #else
   MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
@@ -172,8 +181,8 @@ struct AsI8 {
     b = load16(p + kLanes);
   }
 #if defined(__AVX512BF16__)
-  MANTISSA_SIMD I pairs(const Code* k) {
-    return pairs_i8(k, k + kLanes);
+  MANTISSA_SIMD void widen(I codes, I& first, I& second) {
+    widen_i8(codes, first, second);
   }
 #endif
 };
