@@ -8,7 +8,6 @@ here from their description (docs/formats.md). golden.json of each folder:
              rounded once; decoded here from the file, not by our code
   sequences: [{ids, first, logits}] of LlamaForCausalLM in float64 with those weights, inputs of the
              quantized linears fake-quantized by vLLM's formulas (docs/formats.md), K and V too
-  needs_ref: the CPU backend has no kernel for the scheme
   kv_cache_dtype: "fp8" where the checkpoint's KV scales are to be used
 
 Run: python3 tools/make_quantized_goldens.py   (torch, transformers, compressed-tensors, safetensors)
@@ -298,7 +297,7 @@ def make_block(name, seed):
     quant = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3",
              "weight_block_size": [128, 128], "modules_to_not_convert": ["lm_head"]}
     write(name, {**config, "quantization_config": quant}, tensors, weights,
-          lambda n: fake_fp8_group, seed, scheme="fp8_block", needs_ref=True)
+          lambda n: fake_fp8_group, seed, scheme="fp8_block")
 
 
 # ---- compressed-tensors' own compressors
@@ -370,7 +369,7 @@ def decode_ct(stored, args, shape):
 
 
 def make_ct(name, seed, fmt, weight, inputs=None, fake=None, scheme=None, shape=SMALL, groups=None,
-            ignore=("lm_head",), scale_dtype=None, needs_ref=False, **overrides):
+            ignore=("lm_head",), scale_dtype=None, **overrides):
     """groups: [(targets, fmt, weight args, input args, fake)] instead of one."""
     config = {**BASE, **shape, **overrides}
     state, g = base_state(config, seed)
@@ -419,7 +418,7 @@ def make_ct(name, seed, fmt, weight, inputs=None, fake=None, scheme=None, shape=
     quant = QuantizationConfig(config_groups=config_groups, format=top, ignore=list(ignore),
                                quantization_status="compressed").model_dump(mode="json")
     write(name, {**config, "quantization_config": quant}, tensors, weights, lambda n: fakes[n], seed,
-          **({"scheme": scheme} if scheme else {}), **({"needs_ref": True} if needs_ref else {}))
+          **({"scheme": scheme} if scheme else {}))
 
 
 FP8 = {"num_bits": 8, "type": "float", "symmetric": True}
@@ -442,7 +441,7 @@ def main():
     make_ct("ct-fp8-block", 7, "float-quantized",
             args_of(**FP8, strategy="block", block_structure=[128, 128]),
             args_of(**FP8, strategy="group", group_size=128, dynamic=True),
-            lambda x, v: fake_fp8_group(x), "fp8_block", shape=TILES, needs_ref=True)
+            lambda x, v: fake_fp8_group(x), "fp8_block", shape=TILES)
     make_ct("ct-naive-fp8", 8, "naive-quantized", args_of(**FP8, strategy="channel"), token8,
             lambda x, v: fake_fp8_token(x), "ptpc_fp8", scale_dtype=torch.float32)
     make_ct("ct-int8-channel-token", 9, "int-quantized", args_of(**INT8, strategy="channel"),
@@ -484,8 +483,7 @@ def main():
     make_ct("ct-nvfp4a16", 20, "nvfp4-pack-quantized", args_of(**nvfp4), scheme="nvfp4_weight_only")
     make_ct("ct-nvfp4", 21, "nvfp4-pack-quantized", args_of(**nvfp4),
             args_of(**nvfp4, dynamic="local"),
-            lambda x, v: fake_nvfp4_static(x, v["input_global_scale"].item()), "nvfp4:static",
-            needs_ref=True)
+            lambda x, v: fake_nvfp4_static(x, v["input_global_scale"].item()), "nvfp4:static")
     total = sum(f.stat().st_size for f in OUT.rglob("*") if f.is_file())
     print("in all", total, "bytes")
 

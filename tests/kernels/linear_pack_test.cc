@@ -17,6 +17,10 @@ const char* const kSchemes[] = {
     "int4_weight_only:g128:asym",
     "int4_weight_only:channel",
     "int3_weight_only:g64:asym",
+    "int8_weight_only:g64:asym",
+    "int1_weight_only:g32",
+    "int2_weight_only:g32",
+    "int3_weight_only:g32",
     "int5_weight_only:g32",
     "int8:asym",
     "int4_int8:g32",
@@ -25,9 +29,17 @@ const char* const kSchemes[] = {
     "int8_int3:g64",
     "int8_int5:g32:asym",
     "int8_int8:g32:asym",
+    "int5_weight_only:g64:asym",
+    "int6_weight_only:g128",
+    "int7_weight_only:g32:asym",
+    "fp8_block",
     "mxfp8_weight_only",
+    "mxfp6_weight_only",
     "mxfp4_weight_only",
     "nvfp4_weight_only",
+    "codebook2:g32",
+    "codebook3:g64",
+    "codebook4",
 };
 const Shape kShapes[] = {
     {0, 1, 1, "one code"},
@@ -51,6 +63,7 @@ TEST(LinearPack, RoundTrip) {
         EXPECT_EQ(back.codes, p.weight.codes);
         EXPECT_EQ(back.scales, p.weight.scales);
         EXPECT_EQ(back.zero_points, p.weight.zero_points);
+        EXPECT_EQ(back.codebook, p.weight.codebook);
         EXPECT_EQ(back.global_scale, p.weight.global_scale);
         const int64_t last = shape.n - 1;
         cpu::unpack_rows(w, last, 1, back, device.queue());
@@ -81,7 +94,16 @@ TEST(LinearPack, PlannedBytesAreCodesAndScales) {
       {"int4_int8:g32", n * k / 2 + n * k / 32 * 2},
       {"int4_int8:g32:asym", n * k / 2 + n * k / 32 * 3},
       {"int8_int8:g32", n * k + n * k / 32 * 4},
+      {"int1_weight_only:g128", n * k / 8 + n * k / 128 * 3},
+      {"int2_weight_only:g64", n * k / 4 + n * k / 64 * 2},
+      {"int3_weight_only:g64", n * k * 3 / 8 + n * k / 64 * 2},
+      {"int5_weight_only:g64", n * k * 5 / 8 + n * k / 64 * 2},
+      {"int6_weight_only:g64", n * k * 6 / 8 + n * k / 64 * 2},
+      {"int7_weight_only:g64:asym", n * k * 7 / 8 + n * k / 64 * 3},
+      {"mxfp6_weight_only", n * k * 6 / 8 + n * k / 32},
       {"mxfp4_weight_only", n * k / 2 + n * k / 32},
+      {"fp8_block", n * k + n * k / 128 * 4},
+      {"codebook4:g128", n * k / 2 + n * k / 128 * 32},
   };
   for (const Size& size : sizes) {
     const Weight w = cpu::plan_weight({.name = "w",
@@ -122,18 +144,30 @@ TEST(LinearPack, EmbedGathersDequantizedRows) {
 
 TEST(LinearPack, RefusalsNameTheWeightAndTheReasons) {
   CpuDevice device("auto");
-  for (const char* scheme : {"codebook4", "fp8_block", "mxfp8", "nvfp4"}) {
+  struct Refused {
+    const char* scheme;
+    Block weight, activation;
+    const char* reason;
+  };
+  const Refused cases[] = {
+      {"int5_weight_only", per_group(48), {}, "groups of 48 of int5 are no multiple of 32"},
+      {"mxfp8", per_group(32), per_group(16), "activation groups that are the weight's"},
+  };
+  for (const Refused& c : cases) {
+    WeightRequest request{.name = "layers.0.qkv",
+                          .scheme = parse_scheme(c.scheme),
+                          .run_dtype = &kBF16,
+                          .rows = 64,
+                          .cols = 256};
+    request.scheme.weight.block = c.weight;
+    if (request.scheme.activation.quantized()) request.scheme.activation.block = c.activation;
     try {
-      cpu::plan_weight({.name = "layers.0.qkv",
-                        .scheme = parse_scheme(scheme),
-                        .run_dtype = &kBF16,
-                        .rows = 64,
-                        .cols = 64},
-                       device.queue());
-      ADD_FAILURE() << scheme << " was planned";
+      cpu::plan_weight(request, device.queue());
+      ADD_FAILURE() << c.scheme << " was planned";
     } catch (const Error& e) {
       EXPECT_NE(e.found.find("layers.0.qkv"), std::string::npos);
-      EXPECT_NE(e.found.find(scheme), std::string::npos);
+      EXPECT_NE(e.found.find(c.scheme), std::string::npos);
+      EXPECT_NE(e.found.find(c.reason), std::string::npos) << e.found;
     }
   }
 }

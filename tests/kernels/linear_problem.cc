@@ -70,6 +70,13 @@ void Problem::fill_weight() {
   }
   if (!spec.quantized()) return;
   const int64_t count = blocks(shape.n, spec.block.rows) * blocks(shape.k, spec.block.cols);
+  if (spec.codebook) {
+    for (int64_t i = 0; i < count << spec.elem->bits(); ++i) {
+      const double entry = exact ? integer(random_, -8, 8) : uniform(random_, -1, 1);
+      weight.codebook.push_back(static_cast<float>(compare::rounded(kBF16, entry)));
+    }
+    return;
+  }
   for (int64_t i = 0; i < count; ++i) {
     weight.scales.push_back(random_scale(random_, *spec.scale, exact));
     if (!spec.asymmetric) continue;
@@ -99,11 +106,12 @@ void Problem::fill_input() {
     }
   }
   if (!spec.quantized()) return;
-  const int64_t count = spec.block.rows == kAll ? 1 : shape.m;
+  const int64_t count = (spec.block.rows == kAll ? 1 : shape.m) * blocks(shape.k, spec.block.cols);
   for (int64_t i = 0; i < count; ++i) {
-    x_scales_.push_back(random_scale(random_, kF32, exact));
+    x_scales_.push_back(random_scale(random_, *spec.scale, exact));
     x_zeros_.push_back(spec.asymmetric ? integer(random_, -100, 100) : 0);
   }
+  if (spec.global_scale) x_global_ = exact ? 0.25f : 0.73f;
 }
 
 Weight Problem::pack(Queue* queue, int64_t band) {
@@ -116,6 +124,8 @@ Weight Problem::pack(Queue* queue, int64_t band) {
   w.data = packed.data() + (64 - misaligned) % 64;
   const auto code_bytes =
       static_cast<int64_t>(weight.codes.size()) / std::max<int64_t>(shape.n * shape.k, 1);
+  // Bands are whole tiles, where scales span rows.
+  if (weight.block.rows > 1) band = std::max<int64_t>(band, weight.block.rows);
   for (int64_t row = 0; row < shape.n; row += band) {
     QuantRows rows = weight;
     rows.rows = std::min(band, shape.n - row);
@@ -123,10 +133,14 @@ Weight Problem::pack(Queue* queue, int64_t band) {
       all = {all.begin() + first, all.begin() + first + count};
     };
     slice(rows.codes, row * shape.k * code_bytes, rows.rows * shape.k * code_bytes);
-    if (weight.block.rows == 1 && !weight.scales.empty()) {
-      const int64_t groups = blocks(shape.k, weight.block.cols);
-      slice(rows.scales, row * groups, rows.rows * groups);
-      if (!rows.zero_points.empty()) slice(rows.zero_points, row * groups, rows.rows * groups);
+    if (scheme.weight.quantized() && weight.block.rows != kAll) {
+      const int64_t groups = blocks(shape.k, weight.block.cols), first = row / weight.block.rows,
+                    count = blocks(rows.rows, weight.block.rows);
+      const int64_t entries = int64_t{1} << weight.elem->bits();
+      if (!rows.scales.empty()) slice(rows.scales, first * groups, count * groups);
+      if (!rows.zero_points.empty()) slice(rows.zero_points, first * groups, count * groups);
+      if (!rows.codebook.empty())
+        slice(rows.codebook, first * groups * entries, count * groups * entries);
     }
     cpu::pack_rows(w, row, rows, queue);
   }
@@ -143,9 +157,11 @@ Buffer Problem::run(const Weight& w, Queue* queue, int64_t first, int64_t count,
     q.spec = spec;
     q.codes = {codes_.data() + first * shape.k, count, shape.k};
     const int64_t scale_rows = spec.block.rows == kAll ? 1 : count;
-    const int64_t scale_first = spec.block.rows == kAll ? 0 : first;
-    q.scales = {x_scales_.data() + scale_first, scale_rows, 1};
-    q.zero_points = {x_zeros_.data() + scale_first, scale_rows, 1};
+    const int64_t groups = blocks(shape.k, spec.block.cols);
+    const int64_t scale_first = spec.block.rows == kAll ? 0 : first * groups;
+    q.scales = {x_scales_.data() + scale_first, scale_rows, groups};
+    q.zero_points = {x_zeros_.data() + scale_first, scale_rows, groups};
+    q.global_scale = &x_global_;
   } else {
     x_act.high = high_.view().row_range(first, count);
   }
@@ -171,10 +187,21 @@ double Problem::weight_value(int64_t n, int64_t k) const {
   const double value = decode(*weight.elem, code);
   if (!spec.quantized()) return value;
   const int64_t groups = blocks(shape.k, spec.block.cols);
-  const auto block = static_cast<size_t>((spec.block.rows == kAll ? 0 : n) * groups +
-                                         (spec.block.cols == kAll ? 0 : k / spec.block.cols));
+  const auto block =
+      static_cast<size_t>((spec.block.rows == kAll ? 0 : n / spec.block.rows) * groups +
+                          (spec.block.cols == kAll ? 0 : k / spec.block.cols));
+  if (spec.codebook) return weight.codebook[(block << spec.elem->bits()) + code];
   const double zero = spec.asymmetric ? weight.zero_points[block] : 0;
   return (value - zero) * static_cast<double>(weight.scales[block]) * weight.global_scale;
+}
+
+bool Problem::x_grouped() const {
+  return scheme.activation.quantized() && scheme.activation.block.cols != kAll;
+}
+double Problem::x_group_scale(int64_t m, int64_t k) const {
+  if (!x_grouped()) return 1;
+  const int64_t group = scheme.activation.block.cols;
+  return x_scales_[static_cast<size_t>(m * blocks(shape.k, static_cast<int>(group)) + k / group)];
 }
 
 void Problem::saturate() {
@@ -210,7 +237,9 @@ void Problem::reference(Values& want, Values& bound) const {
     for (int64_t k = 0; k < shape.k; ++k) row[static_cast<size_t>(k)] = weight_value(n, k);
     for (int64_t m = 0; m < shape.m; ++m) {
       const auto scale_row = static_cast<size_t>(scheme.activation.block.rows == kAll ? 0 : m);
-      const double x_scale = scheme.activation.quantized() ? x_scales_[scale_row] : 1;
+      const double x_scale = x_grouped()                     ? x_global_
+                             : scheme.activation.quantized() ? x_scales_[scale_row]
+                                                             : 1;
       const double x_zero = asym_x ? x_zeros_[scale_row] : 0;
       // Magnitude of what is rounded: products, or exact sums of groups. With groups zero points of
       // x are taken back from the total.
@@ -219,7 +248,7 @@ void Problem::reference(Values& want, Values& bound) const {
         double plain = 0, whole = 0, zeros = 0, products = 0;
         for (int64_t k = first; k < std::min(first + group, shape.k); ++k) {
           const double x_code = x[static_cast<size_t>(m * shape.k + k)],
-                       w = row[static_cast<size_t>(k)];
+                       w = row[static_cast<size_t>(k)] * x_group_scale(m, k);
           whole += (x_code - x_zero) * w;
           plain += x_code * w;
           zeros += x_zero * w;

@@ -85,7 +85,7 @@ class Problem {
   Shape shape;
   Options options;
   QuantRows weight;       // canonical, all rows
-  std::vector<double> x;  // [M, K] codes' values, without their scale and zero point
+  std::vector<double> x;  // [M, K] codes' values, without their scales and zero point
   std::vector<std::byte> packed;
 
  private:
@@ -93,12 +93,15 @@ class Problem {
   void fill_input();
   bool integers() const;  // int8 activations: exact sums
   double roundings() const;
+  bool x_grouped() const;
+  double x_group_scale(int64_t m, int64_t k) const;
 
   std::mt19937 random_;
   Buffer high_;
   std::vector<uint8_t> codes_;
   std::vector<float> x_scales_;
   std::vector<int32_t> x_zeros_;
+  float x_global_ = 1;
   std::vector<float> bias_;
   Buffer residual_;
 };

@@ -1,6 +1,7 @@
 // linear: brings x into the kernel's format and spreads the output's tiles over the threads.
 #include <algorithm>
 #include <cstring>
+#include <span>
 
 #include "kernels/cpu/layout.h"
 #include "kernels/cpu/parts.h"
@@ -34,15 +35,18 @@ struct PreparedInput {
   int64_t stride;
 };
 
-// Codes of 8 bits or run-dtype values to T, row by row.
+// Float codes or run-dtype values of a row to T.
 struct RowConverter {
-  const DecodeTable* table = nullptr;  // of fp8 codes
+  const DecodeTable* table = nullptr;  // of float codes
   const Elem* elem = nullptr;          // of run-dtype values
+  Matrix<const float> folded{};        // scales that values are multiplied by, exactly: [M, groups]
+  int64_t group = 1;                   // of them
 
-  void operator()(const std::byte* from, float* to, int64_t count) const {
+  void operator()(int64_t row, const std::byte* from, float* to, int64_t count) const {
     const auto* halves = reinterpret_cast<const uint16_t*>(from);
     if (table != nullptr) {
       for (int64_t k = 0; k < count; ++k) to[k] = table->f32[static_cast<uint8_t>(from[k])];
+      fold(row, to, count, [](float value, float scale) { return value * scale; });
     } else if (*elem == kF32) {
       std::memcpy(to, from, static_cast<size_t>(count) * 4);
     } else if (*elem == kBF16) {
@@ -51,11 +55,27 @@ struct RowConverter {
       for (int64_t k = 0; k < count; ++k) to[k] = f32_from_f16(halves[k]);
     }
   }
-  void operator()(const std::byte* from, uint16_t* to, int64_t count) const {
+  void operator()(int64_t row, const std::byte* from, uint16_t* to, int64_t count) const {
     if (table != nullptr) {
       for (int64_t k = 0; k < count; ++k) to[k] = table->bf16[static_cast<uint8_t>(from[k])];
+      fold(row, to, count, [](uint16_t value, float scale) {  // the product is a bf16
+        const auto bits = __builtin_bit_cast(uint32_t, f32_from_bf16(value) * scale);
+        return static_cast<uint16_t>(bits >> 16);
+      });
     } else {
       std::memcpy(to, from, static_cast<size_t>(count) * 2);
+    }
+  }
+
+ private:
+  template <class T, class Product>
+  void fold(int64_t row, T* to, int64_t count, const Product& product) const {
+    if (folded.data == nullptr) return;
+    const std::span<const float> scales = folded.row(row);
+    for (int64_t k = 0; k < count; k += group) {
+      const float scale = scales[static_cast<size_t>(k / group)];
+      const int64_t end = std::min(k + group, count);
+      for (int64_t i = k; i < end; ++i) to[i] = product(to[i], scale);
     }
   }
 };
@@ -73,7 +93,7 @@ PreparedInput convert(const InputRows& x, const RowConverter& converter, int64_t
   T* to = queue.scratch(ScratchUse::kLinearInput).get_as<T>(x.rows * width);
   queue.pool.parallel_for(x.rows, kRowsAtOnce, [&](int, int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m) {
-      converter(x.data + m * x.row_bytes, to + m * width, x.cols);
+      converter(m, x.data + m * x.row_bytes, to + m * width, x.cols);
       std::fill(to + m * width + x.cols, to + (m + 1) * width, T{});
     }
   });
@@ -90,10 +110,15 @@ PreparedInput prepare(const Activation& x, const Weight& w, const Planned& plan,
   const int64_t width = plan.layout.k_blocks * plan.layout.inputs, cols = plan.layout.cols;
   RowConverter converter;
   if (plan.kernel.input != Input::kRunDtype) {
-    const Matrix<uint8_t>& codes = codes_for(x, w).codes;
+    const QuantizedActivation& form = codes_for(x, w);
+    const Matrix<uint8_t>& codes = form.codes;
     const InputRows rows{reinterpret_cast<const std::byte*>(codes.data), codes.stride, codes.rows,
                          cols};
-    converter.table = &decode_table(*w.request.scheme.activation.elem, Codes::kByte, false);
+    converter.table = &decode_table(*form.spec.elem, false);
+    if (folds_scales(form.spec)) {
+      converter.folded = {form.scales.data, form.scales.rows, form.scales.cols, form.scales.stride};
+      converter.group = form.spec.block.cols;
+    }
     return plan.kernel.arithmetic == Arithmetic::kBf16
                ? convert<uint16_t>(rows, converter, width, queue)
                : convert<float>(rows, converter, width, queue);
@@ -107,13 +132,12 @@ PreparedInput prepare(const Activation& x, const Weight& w, const Planned& plan,
              : convert<float>(rows, converter, width, queue);
 }
 
-// int8 codes in the kernel's order and their sums. Zero points of x stay where they are.
+// int8 codes, padded, and their sums. Zero points of x stay where they are.
 void stage(const QuantizedActivation& x, const Planned& plan, CpuQueue& queue, LinearArgs& args) {
   const PackedLayout& l = plan.layout;
   const int64_t width = l.k_blocks * l.inputs, rows = x.codes.rows;
-  const bool as_it_is = l.codes == Codes::kInt8 && width == l.cols;
+  const bool as_it_is = width == l.cols;
   IntStage s;
-  s.codes = l.codes;
   s.from = x.codes.data;
   s.from_stride = x.codes.stride;
   s.cols = l.cols;
@@ -139,13 +163,19 @@ void describe_weight(const Weight& w, const PackedLayout& l, LinearArgs& args) {
   const auto* data = reinterpret_cast<const uint8_t*>(w.data);
   const Spec& spec = w.request.scheme.weight;
   args.codes = l.codes;
+  args.order = l.order;
+  args.bits = l.bits;
+  args.inputs = l.inputs;
+  args.block_bytes = l.block_bytes;
   args.weight = data + l.codes_at;
   args.n = l.rows;
   args.k_blocks = l.k_blocks;
   args.strips = l.strips;
   if (l.grouped) {
     args.scale_form = l.scale_form;
-    args.group_scales = data + l.scales_at;
+    args.group_scales = l.scaled ? data + l.scales_at : nullptr;
+    args.books = l.book_bytes > 0 ? data + l.books_at : nullptr;
+    args.book_bytes = l.book_bytes;
     args.group_blocks = l.group / l.inputs;
     args.groups = l.groups;
   }
@@ -153,8 +183,8 @@ void describe_weight(const Weight& w, const PackedLayout& l, LinearArgs& args) {
   if (l.row_scales_at >= 0)
     args.row_scales = reinterpret_cast<const float*>(data + l.row_scales_at);
   if (l.column_sums) args.column_sums = data + l.sums_at;
-  if (!l.integers && (l.codes == Codes::kByte || l.codes == Codes::kNibble))
-    args.table = &decode_table(*spec.elem, l.codes, l.asymmetric);
+  if (!l.integers && l.codes == Codes::kPacked)
+    args.table = &decode_table(*spec.elem, l.asymmetric);
 }
 
 void describe_output(View out, const Epilogue& e, LinearArgs& args) {
@@ -169,9 +199,16 @@ void describe_output(View out, const Epilogue& e, LinearArgs& args) {
   args.out_form = form_of(*out.elem);
 }
 
-void describe_scales(const QuantizedActivation& codes, LinearArgs& args) {
-  args.x_scales = codes.scales.data;
-  args.x_scale_stride = codes.spec.block.rows == 1 ? codes.scales.stride : 0;
+void describe_scales(const QuantizedActivation& codes, const PackedLayout& l, LinearArgs& args) {
+  if (folds_scales(codes.spec)) {
+    args.x_scales = codes.global_scale;
+  } else if (l.grouped && codes.scales.cols > 1) {
+    args.x_group_scales = codes.scales.data;
+    args.x_group_stride = codes.scales.stride;
+  } else {
+    args.x_scales = codes.scales.data;
+    args.x_scale_stride = codes.spec.block.rows == 1 ? codes.scales.stride : 0;
+  }
 }
 
 }  // namespace
@@ -188,7 +225,7 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   describe_weight(w, plan.layout, args);
   describe_output(out, e, args);
   const bool integers = plan.kernel.arithmetic == Arithmetic::kInt8;
-  if (plan.kernel.input != Input::kRunDtype) describe_scales(codes_for(x, w), args);
+  if (plan.kernel.input != Input::kRunDtype) describe_scales(codes_for(x, w), plan.layout, args);
   if (integers) {
     stage(codes_for(x, w), plan, q, args);
   } else {

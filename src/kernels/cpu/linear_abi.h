@@ -5,31 +5,32 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/planes.h"
+
 namespace mantissa::cpu {
 
 inline constexpr int kStrip = 16;      // output channels of a strip
 inline constexpr int kTileStrips = 4;  // strips of a tile, but for the last tile
 inline constexpr int kTile = kStrip * kTileStrips;
-inline constexpr int kBlockBytes = 64;  // 16 channels x one dword of codes
+inline constexpr int kBlockBytes = 64;  // 16 channels x one dword
 // (code - zero) * (x - zero) of this many inputs is summed in int32 without overflow: 255 * 255 *
 // 2^15 < 2^31. A whole number of K blocks of every layout.
 inline constexpr int64_t kIntChunk = 1 << 15;
 
-// How a dword holds the codes of one output channel.
+// What a K block holds of one output channel.
 enum class Codes : uint8_t {
   kF32,     // 1 input
   kF16,     // 2 inputs
   kBf16,    // 2 inputs
-  kByte,    // 4 inputs, any element of up to 8 bits, through a table
-  kNibble,  // 8 inputs, any element of up to 4 bits, through a table; or unsigned integers
-  kInt8,    // 4 inputs, unsigned integers for dot products
+  kPacked,  // codes of 1 to 8 bits (planes.h), through a table or as integers
 };
 
 // Scales and outputs; kE8m0 and kE4m3 are scales only.
 enum class Form : uint8_t { kF32, kF16, kBf16, kE8m0, kE4m3 };
 
-// The 8-bit and 4-bit codes' values. For kByte the index is the code; for kNibble it is the code
-// (bit 4 ignored) or, with zero points, the 5-bit two's complement of code - zero.
+// Values by index. Without zero points the index is the code; bits above it are ignored. With them
+// it is code - zero: the 5 low bits of its two's complement where codes have at most 4 bits, else
+// its magnitude.
 struct DecodeTable {
   float f32[256];
   uint16_t bf16[256];     // the same values; every element of up to 8 bits is exact
@@ -43,23 +44,29 @@ struct DecodeTable {
 struct LinearArgs {
   // ---- weight [N, K], packed
   Codes codes = Codes::kBf16;
+  Order order = Order::kDwords;
+  int bits = 0;    // of a packed code
+  int inputs = 1;  // of a K block
   Form scale_form = Form::kF32;
-  const uint8_t* weight = nullptr;        // [tile][k block][strip][64]
+  const uint8_t* weight = nullptr;        // [tile][k block][strip][block_bytes]
   const uint8_t* group_scales = nullptr;  // [tile][group][strip][16], or none
   const uint8_t* group_zeros = nullptr;   // like group_scales (1 group where the whole row is one),
                                           // one byte each; asymmetric only
+  const uint8_t* books = nullptr;         // [tile][group][strip][book_bytes]; codebooks only
   const float* row_scales = nullptr;      // [strips * 16], or none
-  const DecodeTable* table = nullptr;     // kByte and kNibble
-  int64_t n = 0, k_blocks = 0;            // k_blocks: dwords of a channel
+  const DecodeTable* table = nullptr;     // kPacked, but integers
+  int64_t n = 0, k_blocks = 0;            // k_blocks: of a channel
+  int64_t block_bytes = 0, book_bytes = 0;
   int64_t strips = 0;
   int64_t group_blocks = 0, groups = 0;  // k blocks of a group (the last may be short); 0: none
 
-  // ---- activation [M, k_blocks * inputs of a dword]: f32, bf16 or int8, zero beyond K (int8: in
-  // the order of the layout's dwords, linear_int.inc)
+  // ---- activation [M, k_blocks * inputs]: f32, bf16 or int8, zero beyond K
   const void* x = nullptr;
   int64_t x_stride = 0;             // elements
   const float* x_scales = nullptr;  // one per token (stride 1) or one for all (stride 0), or none
   int64_t x_scale_stride = 0;
+  const float* x_group_scales = nullptr;  // [M, groups] beside those of the weight, or none
+  int64_t x_group_stride = 0;
 
   // ---- integers (linear_int.inc): what the zero points take away. Parts are groups, or chunks of
   // kIntChunk inputs where there are none.
@@ -92,14 +99,13 @@ inline constexpr int64_t kLinearScratchBytes = 1 << 20;
 
 // The kernels of one instruction set.
 struct LinearIsa {
-  LinearRun f32;   // x is f32; every Codes but kInt8
-  LinearRun bf16;  // x is bf16; kBf16, kByte, kNibble. Null: none
+  LinearRun f32;   // x is f32; every Codes, packed in kWords or kPairs
+  LinearRun bf16;  // x is bf16; kBf16 and kPacked, likewise. Null: none
 };
 extern const LinearIsa kLinearPortable, kLinearAvx2, kLinearAvx512;
 
 // int8 activations for the integer kernels: x as LinearArgs::x and x_sums.
 struct IntStage {
-  Codes codes = Codes::kInt8;     // whose order x is brought into
   const uint8_t* from = nullptr;  // [M][cols], rows `from_stride` apart
   int64_t from_stride = 0, cols = 0;
   uint8_t* to = nullptr;  // [M][width]; null: x is read where it is, width = cols
@@ -109,7 +115,7 @@ struct IntStage {
   int32_t factor = 0;           // of the sums
 };
 struct IntIsa {
-  LinearRun run;  // kInt8 and kNibble
+  LinearRun run;  // kPacked in kDwords, of 4 or 8 bits
   void (*stage)(const IntStage&, int64_t m_begin, int64_t m_end);
 };
 extern const IntIsa kIntPortable, kIntAvx2, kIntAvx512;

@@ -1,6 +1,8 @@
 // `linear` with AVX-512: bf16 dot products (vdpbf16ps) and f32. Integers: linear_int_avx512.cc.
 #include "kernels/cpu/linear_avx512.h"
 
+#include <type_traits>
+
 namespace mantissa::cpu {
 namespace {
 

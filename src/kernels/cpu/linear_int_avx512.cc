@@ -37,8 +37,8 @@ struct DecodeInt4 {
 
 // Calls call(decoder) with the decoder of the weight.
 template <class Call>
-MANTISSA_SIMD void with_decoder(Codes codes, const Call& call) {
-  if (codes == Codes::kInt8) {
+MANTISSA_SIMD void with_decoder(int bits, const Call& call) {
+  if (bits == 8) {
     call(DecodeInt8{});
   } else {
     call(DecodeInt4{});
@@ -173,7 +173,7 @@ static void sums_of(const IntTile& tile, const Decoder& decoder, int32_t* sums) 
 }
 
 static void int_sums(const IntTile& tile, int32_t* sums) {
-  with_decoder(tile.a.codes, [&](const auto& decoder) { sums_of(tile, decoder, sums); });
+  with_decoder(tile.a.bits, [&](const auto& decoder) { sums_of(tile, decoder, sums); });
 }
 
 template <bool kZeros, int kStrips, int kMost, class Decoder>
@@ -195,7 +195,7 @@ static void groups_of(const IntTile& tile, const Decoder& decoder, float* totals
 }
 
 static void int_groups(const IntTile& tile, float* totals) {
-  with_decoder(tile.a.codes, [&](const auto& decoder) {
+  with_decoder(tile.a.bits, [&](const auto& decoder) {
     if (tile.a.group_zeros == nullptr) {
       groups_of<false>(tile, decoder, totals);
     } else {

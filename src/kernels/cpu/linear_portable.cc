@@ -8,6 +8,7 @@ namespace {
 constexpr int kGemmRows = 2, kGemmStrips = 1;
 
 #include "kernels/cpu/linear_body.inc"
+#include "kernels/cpu/linear_codes.inc"
 
 }  // namespace
 

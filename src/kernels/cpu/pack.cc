@@ -13,63 +13,69 @@ namespace mantissa::cpu {
 namespace {
 
 int canonical_bytes(const PackedLayout& l) {
-  return l.codes == Codes::kF32 ? 4 : l.codes == Codes::kF16 || l.codes == Codes::kBf16 ? 2 : 1;
+  return l.codes == Codes::kF32 ? 4 : l.codes == Codes::kPacked ? 1 : 2;
 }
 
-// Eight codes, one a byte, to a dword of nibbles: even codes low half, odd codes high half.
-uint32_t nibbles_of(uint64_t bytes) {
-  const uint64_t even = bytes & 0x000f000f000f000full, odd = (bytes >> 8) & 0x000f000f000f000full;
-  const auto squeeze = [](uint64_t v) { return (v | v >> 12 | v >> 24 | v >> 36) & 0xffffu; };
-  return static_cast<uint32_t>(squeeze(even) | squeeze(odd) << 16);
-}
-uint64_t bytes_of(uint32_t nibbles) {
-  const auto spread = [](uint64_t v) {
-    return (v | v << 12 | v << 24 | v << 36) & 0x000f000f000f000full;
-  };
-  return spread(nibbles & 0xffffu) | spread(nibbles >> 16) << 8;
+// ---- packed codes
+
+using Word = uint64_t;  // eight codes, a byte each
+constexpr Word kEachByte = 0x0101010101010101ull;
+constexpr int kVectorWords = kVectorBytes / static_cast<int>(sizeof(Word));
+
+// The vectors of a strip's K block, a code in each byte.
+struct BlockCodes {
+  Word words[kVectorsMost][kVectorWords];
+  std::byte* bytes(int vector) { return reinterpret_cast<std::byte*>(words[vector]); }
+};
+
+// `inputs` canonical codes of one channel into their bytes.
+void put_channel(Order order, int inputs, int channel, const std::byte* codes, BlockCodes& block) {
+  for (int v = 0; v < inputs / kVectorInputs; ++v, codes += kVectorInputs) {
+    uint32_t dword;
+    std::memcpy(&dword, codes, sizeof dword);
+    std::byte* to = block.bytes(v);
+    if (order == Order::kPairs) {
+      const auto low = static_cast<uint16_t>(dword), high = static_cast<uint16_t>(dword >> 16);
+      std::memcpy(to + byte_of(order, channel, 0), &low, 2);
+      std::memcpy(to + byte_of(order, channel, 2), &high, 2);
+      continue;
+    }
+    if (order == Order::kWords)
+      dword = (dword & 0xff0000ffu) | (dword & 0xff00u) << 8 | (dword >> 8 & 0xff00u);
+    std::memcpy(to + 4 * channel, &dword, 4);
+  }
 }
 
-// A dword of channel `lane` in a block, from and to canonical codes. The last block of a row passes
-// through a zeroed buffer, so `src` and `dst` always have all inputs.
-template <Codes kCodes>
-void put(std::byte* block, int lane, const std::byte* src, uint64_t flip) {
-  if constexpr (kCodes == Codes::kByte) {
-    std::byte* at = block + lane / 4 * 16 + lane % 4 * 2;
-    std::memcpy(at, src, 2);
-    std::memcpy(at + 8, src + 2, 2);
-  } else if constexpr (kCodes == Codes::kNibble) {
-    uint64_t bytes;
-    std::memcpy(&bytes, src, 8);
-    const uint32_t dword = nibbles_of(bytes ^ flip);
-    std::memcpy(block + 4 * lane, &dword, 4);
-  } else if constexpr (kCodes == Codes::kInt8) {
-    uint32_t dword;
-    std::memcpy(&dword, src, 4);
-    dword ^= static_cast<uint32_t>(flip);
-    std::memcpy(block + 4 * lane, &dword, 4);
-  } else {
-    std::memcpy(block + 4 * lane, src, 4);
+// The block as it stands in memory; `flip` is or-ed exclusively to every code.
+void pack_block(const PackedLayout& l, uint8_t flip, const BlockCodes& block, std::byte* to) {
+  const Parts parts = parts_of(l.bits);
+  std::memset(to, 0, static_cast<size_t>(l.block_bytes));
+  for (int p = 0; p < parts.count; ++p) {
+    const Part part = parts.part[p];
+    const Word mask = kEachByte * ((1u << part.bits) - 1);
+    for (int v = 0; v < l.inputs / kVectorInputs; ++v) {
+      std::byte* at = to + part_offset(part, l.inputs, v);
+      for (int w = 0; w < kVectorWords; ++w) {
+        Word word;
+        std::memcpy(&word, at + w * sizeof(Word), sizeof word);
+        word |= ((block.words[v][w] ^ flip * kEachByte) >> part.at & mask) << part_bit(part, v);
+        std::memcpy(at + w * sizeof(Word), &word, sizeof word);
+      }
+    }
   }
 }
-template <Codes kCodes>
-void take(const std::byte* block, int lane, std::byte* dst, uint64_t flip) {
-  if constexpr (kCodes == Codes::kByte) {
-    const std::byte* at = block + lane / 4 * 16 + lane % 4 * 2;
-    std::memcpy(dst, at, 2);
-    std::memcpy(dst + 2, at + 8, 2);
-  } else if constexpr (kCodes == Codes::kNibble) {
-    uint32_t dword;
-    std::memcpy(&dword, block + 4 * lane, 4);
-    const uint64_t bytes = bytes_of(dword) ^ flip;
-    std::memcpy(dst, &bytes, 8);
-  } else if constexpr (kCodes == Codes::kInt8) {
-    uint32_t dword;
-    std::memcpy(&dword, block + 4 * lane, 4);
-    dword ^= static_cast<uint32_t>(flip);
-    std::memcpy(dst, &dword, 4);
-  } else {
-    std::memcpy(dst, block + 4 * lane, 4);
+
+// Code of one channel and input of a block, as packed.
+uint8_t code_at(const PackedLayout& l, const std::byte* block, int channel, int input) {
+  const Parts parts = parts_of(l.bits);
+  const int v = input / kVectorInputs, byte = byte_of(l.order, channel, input % kVectorInputs);
+  unsigned code = 0;
+  for (int p = 0; p < parts.count; ++p) {
+    const Part part = parts.part[p];
+    const auto stored = static_cast<unsigned>(block[part_offset(part, l.inputs, v) + byte]);
+    code |= (stored >> part_bit(part, v) & ((1u << part.bits) - 1)) << part.at;
   }
+  return static_cast<uint8_t>(code);
 }
 
 // Rows [first, last) of one strip; `rows` are their canonical codes, `stride` bytes apart.
@@ -78,53 +84,96 @@ struct StripRows {
   int first, last;
   std::byte* rows;
   int64_t stride;
-  uint64_t flip;  // of each code: the sign bit where stored codes are unsigned
+
+  std::byte* codes(int channel, int64_t at) const { return rows + (channel - first) * stride + at; }
 };
 
-template <Codes kCodes, bool kPack>
-void move_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
-  const int64_t code_bytes = canonical_bytes(l), step = l.inputs * code_bytes;
-  const int64_t whole = l.cols / l.inputs;
-  std::byte* blocks = data + l.codes_at + 4 * l.entry(s.strip, 0, l.k_blocks);
-  const int64_t jump = l.tile_strips(s.strip) * kBlockBytes;
-  for (int64_t b = 0; b < whole; ++b) {
-    for (int lane = s.first; lane < s.last; ++lane) {
-      std::byte* codes = s.rows + (lane - s.first) * s.stride + b * step;
-      if constexpr (kPack) {
-        put<kCodes>(blocks + b * jump, lane, codes, s.flip);
-      } else {
-        take<kCodes>(blocks + b * jump, lane, codes, s.flip);
-      }
-    }
+// The strip's K block `number`.
+std::byte* block_of(const PackedLayout& l, std::byte* data, int64_t strip, int64_t number) {
+  return data + l.codes_at + l.entry(strip, number, l.k_blocks) / kStrip * l.block_bytes;
+}
+
+// Other threads may pack other channels of the strip meanwhile: only own bytes are written.
+void store_channels(const PackedLayout& l, const StripRows& s, const std::byte* packed,
+                    std::byte* to) {
+  if (s.first == 0 && s.last == kStrip) {
+    std::memcpy(to, packed, static_cast<size_t>(l.block_bytes));
+    return;
   }
-  const auto rest = static_cast<size_t>((l.cols - whole * l.inputs) * code_bytes);
-  for (int lane = s.first; rest != 0 && lane < s.last; ++lane) {
-    std::byte* codes = s.rows + (lane - s.first) * s.stride + whole * step;
-    std::byte buffer[8] = {};
-    if constexpr (kPack) {
-      std::memcpy(buffer, codes, rest);
-      put<kCodes>(blocks + whole * jump, lane, buffer, s.flip);
-    } else {
-      take<kCodes>(blocks + whole * jump, lane, buffer, s.flip);
-      std::memcpy(codes, buffer, rest);
+  for (int64_t vector = 0; vector < l.block_bytes; vector += kVectorBytes)
+    for (int channel = s.first; channel < s.last; ++channel)
+      for (int i = 0; i < kVectorInputs; ++i) {
+        const int64_t at = vector + byte_of(l.order, channel, i);
+        to[at] = packed[at];
+      }
+}
+
+void pack_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
+  BlockCodes block{};
+  std::byte packed[kVectorsMost * kVectorBytes];
+  for (int64_t b = 0; b < l.k_blocks; ++b) {
+    const int64_t from = b * l.inputs, count = std::min<int64_t>(l.inputs, l.cols - from);
+    for (int channel = s.first; channel < s.last; ++channel) {
+      std::byte padded[kVectorsMost * kVectorInputs] = {};
+      const std::byte* codes = s.codes(channel, from);
+      if (count < l.inputs) {
+        std::memcpy(padded, codes, static_cast<size_t>(count));
+        codes = padded;
+      }
+      put_channel(l.order, l.inputs, channel, codes, block);
+    }
+    pack_block(l, static_cast<uint8_t>(l.zero_shift), block, packed);
+    store_channels(l, s, packed, block_of(l, data, s.strip, b));
+  }
+}
+
+void unpack_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
+  for (int64_t k = 0; k < l.cols; ++k) {
+    const std::byte* block = block_of(l, data, s.strip, k / l.inputs);
+    for (int channel = s.first; channel < s.last; ++channel)
+      *s.codes(channel, k) = static_cast<std::byte>(
+          code_at(l, block, channel, static_cast<int>(k % l.inputs)) ^ l.zero_shift);
+  }
+}
+
+// ---- run dtypes: a dword of a channel in a block
+
+template <bool kPack>
+void move_dwords(const PackedLayout& l, std::byte* data, const StripRows& s) {
+  const int64_t row_bytes = l.cols * canonical_bytes(l);
+  for (int64_t b = 0; b < l.k_blocks; ++b) {
+    std::byte* block = block_of(l, data, s.strip, b);
+    const auto bytes = static_cast<size_t>(std::min<int64_t>(4, row_bytes - 4 * b));
+    for (int channel = s.first; channel < s.last; ++channel) {
+      if constexpr (kPack) {
+        std::memset(block + 4 * channel, 0, 4);
+        std::memcpy(block + 4 * channel, s.codes(channel, 4 * b), bytes);
+      } else {
+        std::memcpy(s.codes(channel, 4 * b), block + 4 * channel, bytes);
+      }
     }
   }
 }
 
 template <bool kPack>
 void move_codes(const PackedLayout& l, std::byte* data, const StripRows& s) {
-  using Move = void (*)(const PackedLayout&, std::byte*, const StripRows&);
-  // NOLINTNEXTLINE(readability-identifier-naming): a constant, which clang-tidy 14 does not see
-  constexpr Move kMoves[] = {
-      move_strip<Codes::kF32, kPack>,    move_strip<Codes::kF16, kPack>,
-      move_strip<Codes::kBf16, kPack>,   move_strip<Codes::kByte, kPack>,
-      move_strip<Codes::kNibble, kPack>, move_strip<Codes::kInt8, kPack>,
-  };
-  kMoves[static_cast<size_t>(l.codes)](l, data, s);
+  if (l.codes != Codes::kPacked) {
+    move_dwords<kPack>(l, data, s);
+  } else if constexpr (kPack) {
+    pack_strip(l, data, s);
+  } else {
+    unpack_strip(l, data, s);
+  }
 }
 
-uint64_t flip_of(const PackedLayout& l) {
-  return static_cast<uint64_t>(l.zero_shift) * 0x0101010101010101ull;
+// The entry of a strip's group in sections of group scales and codebooks.
+struct GroupAt {
+  int64_t entry;  // of scales
+  int64_t book;   // byte of the low half of the channel's codebook
+};
+GroupAt group_at(const PackedLayout& l, int64_t row, int64_t group) {
+  const int64_t first = l.entry(row / kStrip, group, l.groups), lane = row % kStrip;
+  return {first + lane, l.books_at + first / kStrip * l.book_bytes + (lane << l.bits)};
 }
 
 const Elem& canonical_elem(const Weight& w) {
@@ -185,12 +234,29 @@ size_t scale_index(const QuantRows& q, int64_t r, int64_t g) {
   return static_cast<size_t>(row * q.scale_cols() + g);
 }
 
-void put_scales(const PackedLayout& l, std::byte* data, int64_t row, const QuantRows& q,
+void put_book(const PackedLayout& l, std::byte* at, const float* entries) {
+  for (int i = 0; i < 1 << l.bits; ++i) {
+    const uint16_t entry = bf16_from_f32(entries[i]);
+    check(f32_from_bf16(entry) == entries[i], "cpu: codebook entries are bf16 values");
+    at[i] = static_cast<std::byte>(entry & 0xff);
+    at[l.book_bytes / 2 + i] = static_cast<std::byte>(entry >> 8);
+  }
+}
+float take_entry(const PackedLayout& l, const std::byte* book, int64_t code) {
+  const auto low = static_cast<unsigned>(book[code]);
+  const auto high = static_cast<unsigned>(book[l.book_bytes / 2 + code]);
+  return f32_from_bf16(static_cast<uint16_t>(low | high << 8));
+}
+
+// Scales, zero points and codebooks of row r of the band, which is `row` of the weight.
+void put_groups(const PackedLayout& l, std::byte* data, int64_t row, const QuantRows& q,
                 int64_t r) {
   const int bytes = form_bytes(l.scale_form);
   for (int64_t g = 0; g < l.groups; ++g) {
-    const int64_t entry = l.entry(row / kStrip, g, l.groups) + row % kStrip;
-    put_scale(l.scale_form, data + l.scales_at + entry * bytes, q.scales[scale_index(q, r, g)]);
+    const GroupAt at = group_at(l, row, g);
+    const size_t from = scale_index(q, r, g);
+    if (l.scaled) put_scale(l.scale_form, data + l.scales_at + at.entry * bytes, q.scales[from]);
+    if (l.book_bytes > 0) put_book(l, data + at.book, q.codebook.data() + (from << l.bits));
   }
   for (int64_t g = 0; g < l.zero_groups(); ++g) {
     const int64_t entry = l.entry(row / kStrip, g, l.zero_groups()) + row % kStrip;
@@ -252,47 +318,67 @@ void store(const Elem& elem, std::byte* at, std::span<const double> values) {
   }
 }
 
-// The values of canonical codes, less their zero point.
-void load_codes(const PackedLayout& l, const Weight& w, const std::byte* codes, int zero,
-                std::span<double> out) {
-  const Elem& elem = canonical_elem(w);
-  const auto* halves = reinterpret_cast<const uint16_t*>(codes);
-  if (canonical_bytes(l) == 1) {
-    const DecodeTable& table = decode_table(elem, Codes::kByte, false);
-    for (size_t i = 0; i < out.size(); ++i)
-      out[i] = table.f32[static_cast<uint8_t>(codes[i])] - static_cast<double>(zero);
-  } else if (elem == kF32) {
-    std::copy_n(reinterpret_cast<const float*>(codes), out.size(), out.begin());
-  } else if (elem == kBF16) {
-    std::transform(halves, halves + out.size(), out.begin(), f32_from_bf16);
-  } else {
-    std::transform(halves, halves + out.size(), out.begin(), f32_from_f16);
+// Values of a row's canonical codes, with the scales of the group that was entered.
+class RowValues {
+ public:
+  RowValues(const PackedLayout& l, const Weight& w, int64_t row) : l_(l), w_(w), row_(row) {
+    elem_ = &canonical_elem(w);
+    if (l.codes == Codes::kPacked) table_ = &decode_table(*elem_, false);
   }
-}
+  void enter(int64_t group) {
+    if (l_.asymmetric) zero_ = take_zero(l_, w_.data, row_, group);
+    if (!l_.grouped) return;
+    const GroupAt at = group_at(l_, row_, group);
+    if (l_.scaled)
+      scale_ =
+          take_scale(l_.scale_form, w_.data + l_.scales_at + at.entry * form_bytes(l_.scale_form));
+    book_ = l_.book_bytes > 0 ? w_.data + at.book : nullptr;
+  }
+  void load(const std::byte* codes, std::span<double> out) const {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(codes);
+    const auto* halves = reinterpret_cast<const uint16_t*>(codes);
+    if (book_ != nullptr) {
+      for (size_t i = 0; i < out.size(); ++i) out[i] = take_entry(l_, book_, bytes[i]);
+    } else if (table_ != nullptr) {
+      for (size_t i = 0; i < out.size(); ++i)
+        out[i] = (static_cast<double>(table_->f32[bytes[i]]) - zero_) * static_cast<double>(scale_);
+    } else if (*elem_ == kF32) {
+      std::copy_n(reinterpret_cast<const float*>(codes), out.size(), out.begin());
+    } else if (*elem_ == kBF16) {
+      std::transform(halves, halves + out.size(), out.begin(), f32_from_bf16);
+    } else {
+      std::transform(halves, halves + out.size(), out.begin(), f32_from_f16);
+    }
+  }
+
+ private:
+  const PackedLayout& l_;
+  const Weight& w_;
+  int64_t row_;
+  const Elem* elem_;
+  const DecodeTable* table_ = nullptr;
+  const std::byte* book_ = nullptr;
+  float scale_ = 1;
+  int zero_ = 0;
+};
 
 // Row `row` of w times `multiplier`.
 void embed_row(const Weight& w, const PackedLayout& l, int64_t row, double multiplier,
                std::byte* out, const Elem& run, std::byte* codes) {
   constexpr int64_t kPiece = 256;
-  move_codes<false>(l, w.data,
-                    {row / kStrip, static_cast<int>(row % kStrip),
-                     static_cast<int>(row % kStrip) + 1, codes, 0, flip_of(l)});
+  const int lane = static_cast<int>(row % kStrip);
+  move_codes<false>(l, w.data, {row / kStrip, lane, lane + 1, codes, 0});
   const double row_scale = (l.row_scales_at >= 0 ? row_scales(l, w.data)[row] : 1) * multiplier;
   const int64_t group = l.grouped ? l.group : std::max<int64_t>(l.cols, 1);
+  RowValues row_values(l, w, row);
   for (int64_t g = 0; g * group < l.cols; ++g) {
-    double scale = 1;
-    int zero = 0;
-    if (l.grouped) {
-      const int64_t entry = l.entry(row / kStrip, g, l.groups) + row % kStrip;
-      scale = take_scale(l.scale_form, w.data + l.scales_at + entry * form_bytes(l.scale_form));
-    }
-    if (l.asymmetric) zero = take_zero(l, w.data, row, g);
+    row_values.enter(g);
     const int64_t end = std::min(l.cols, (g + 1) * group);
     for (int64_t k = g * group; k < end; k += kPiece) {
       double buffer[kPiece];
       const std::span<double> values(buffer, static_cast<size_t>(std::min(kPiece, end - k)));
-      load_codes(l, w, codes + k * canonical_bytes(l), zero, values);
-      for (double& v : values) v = v * scale * row_scale;
+      row_values.load(codes + k * canonical_bytes(l), values);
+      for (double& v : values) v *= row_scale;
       store(run, out + k * run.bits() / 8, values);
     }
   }
@@ -310,11 +396,11 @@ void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue*) {
     const int64_t row = row0 + r;
     const int first = static_cast<int>(row % kStrip);
     const int64_t count = std::min<int64_t>(kStrip - first, q.rows - r);
-    move_codes<true>(l, w.data,
-                     {row / kStrip, first, first + static_cast<int>(count), codes + r * stride,
-                      stride, flip_of(l)});
+    move_codes<true>(
+        l, w.data,
+        {row / kStrip, first, first + static_cast<int>(count), codes + r * stride, stride});
     for (int64_t i = r; i < r + count; ++i) {
-      if (l.scaled) put_scales(l, w.data, row0 + i, q, i);
+      if (l.grouped || l.scaled) put_groups(l, w.data, row0 + i, q, i);
       if (l.column_sums) put_column_sums(l, w.data, row0 + i, q, i);
     }
     r += count;
@@ -334,15 +420,41 @@ void finish_weight(const Weight& w, Queue*) {
   zero.codes.assign(static_cast<size_t>(l.cols * canonical_bytes(l)), 0);
   zero.scales.assign(static_cast<size_t>(std::max<int64_t>(l.groups, 1)), 0);
   zero.zero_points.assign(zero.scales.size(), 0);
+  zero.codebook.assign(zero.scales.size() << l.bits, 0);
+  auto* codes = reinterpret_cast<std::byte*>(zero.codes.data());
   for (int64_t row = l.rows; row < l.strips * kStrip; ++row) {
     const int lane = static_cast<int>(row % kStrip);
-    move_codes<true>(l, w.data,
-                     {row / kStrip, lane, lane + 1, reinterpret_cast<std::byte*>(zero.codes.data()),
-                      0, flip_of(l)});
-    if (l.scaled) put_scales(l, w.data, row, zero, 0);
+    move_codes<true>(l, w.data, {row / kStrip, lane, lane + 1, codes, 0});
+    if (l.grouped || l.scaled) put_groups(l, w.data, row, zero, 0);
     if (l.column_sums) put_column_sums(l, w.data, row, zero, 0);
   }
 }
+
+namespace {
+
+// The canonical scales, zero points and codebooks of rows from row0.
+void unpack_groups(const PackedLayout& l, const Weight& w, int64_t row0, QuantRows& q) {
+  const int64_t step = q.block.rows == kAll ? q.rows : q.block.rows;
+  const int64_t groups = l.grouped ? l.groups : 1;
+  for (int64_t row = row0; row < row0 + q.rows; row += step) {
+    for (int64_t g = 0; g < groups; ++g) {
+      if (l.asymmetric) q.zero_points.push_back(take_zero(l, w.data, row, g));
+      if (!l.grouped) {
+        q.scales.push_back(row_scales(l, w.data)[row]);
+        continue;
+      }
+      const GroupAt at = group_at(l, row, g);
+      if (l.scaled)
+        q.scales.push_back(
+            take_scale(l.scale_form, w.data + l.scales_at + at.entry * form_bytes(l.scale_form)));
+      for (int64_t i = 0; l.book_bytes > 0 && i < int64_t{1} << l.bits; ++i)
+        q.codebook.push_back(take_entry(l, w.data + at.book, i));
+    }
+    if (w.request.scheme.weight.global_scale) q.global_scale = row_scales(l, w.data)[row];
+  }
+}
+
+}  // namespace
 
 void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queue*) {
   const PackedLayout& l = plan_of(w).layout;
@@ -356,34 +468,12 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
   const int64_t stride = l.cols * canonical_bytes(l);
   q.codes.resize(static_cast<size_t>(rows * stride));
   auto* codes = reinterpret_cast<std::byte*>(q.codes.data());
-  const uint8_t mask =
-      static_cast<uint8_t>(canonical_bytes(l) > 1 ? 0xff : (1 << q.elem->bits()) - 1);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = row0 + r;
     const int lane = static_cast<int>(row % kStrip);
-    move_codes<false>(l, w.data, {row / kStrip, lane, lane + 1, codes + r * stride, 0, flip_of(l)});
+    move_codes<false>(l, w.data, {row / kStrip, lane, lane + 1, codes + r * stride, 0});
   }
-  for (uint8_t& byte : q.codes) byte &= mask;
-  if (!l.scaled) return;
-  const int64_t scale_cols = l.grouped ? l.groups : 1;
-  const int64_t scale_rows = spec.block.rows == kAll ? std::min<int64_t>(rows, 1) : rows;
-  q.scales.resize(static_cast<size_t>(scale_rows * scale_cols));
-  if (l.asymmetric) q.zero_points.resize(q.scales.size());
-  for (int64_t r = 0; r < scale_rows; ++r) {
-    const int64_t row = row0 + r;
-    for (int64_t g = 0; g < scale_cols; ++g) {
-      const auto i = static_cast<size_t>(r * scale_cols + g);
-      if (l.asymmetric) q.zero_points[i] = take_zero(l, w.data, row, g);
-      if (!l.grouped) {
-        q.scales[i] = row_scales(l, w.data)[row];
-        continue;
-      }
-      const int64_t entry = l.entry(row / kStrip, g, l.groups) + row % kStrip;
-      q.scales[i] =
-          take_scale(l.scale_form, w.data + l.scales_at + entry * form_bytes(l.scale_form));
-    }
-    if (spec.global_scale) q.global_scale = row_scales(l, w.data)[row];
-  }
+  if (spec.quantized() && rows > 0) unpack_groups(l, w, row0, q);
 }
 
 void embed(View out, const Weight& table, float multiplier, const Batch& batch, Queue* queue) {

@@ -14,52 +14,53 @@ using enum Isa;
 constexpr auto kIsF32 = Codes::kF32;
 constexpr auto kIsF16 = Codes::kF16;
 constexpr auto kIsBf16 = Codes::kBf16;
-constexpr auto kIsByte = Codes::kByte;
-constexpr auto kIsNibble = Codes::kNibble;
-constexpr auto kIsInt8 = Codes::kInt8;
+constexpr auto kIsPacked = Codes::kPacked;
 constexpr auto kRun = Input::kRunDtype;
-constexpr auto kFp8 = Input::kFp8;
+constexpr auto kFp = Input::kFloat;
 constexpr auto kInt = Input::kInt8;
 constexpr auto kSumF32 = Arithmetic::kF32;
 constexpr auto kSumBf16 = Arithmetic::kBf16;
 constexpr auto kSumInt8 = Arithmetic::kInt8;
 
-// linear_<activation>_<weight>_<scales>__<needs>: code8 and code4 are any element of up to 8 or 4
-// bits, "any" scales are per tensor, row or group; "run" is the run dtype, widened to f32. First
-// match wins.
+// linear_<activation>_<weight>_<scales>__<needs>: "code" is any element of 1 to 8 bits or a
+// codebook (beside int8: any integer), "float" one of 4 to 8 bits, "any" scales are per tensor,
+// row, group or tile; "run" is the run dtype, widened to f32. First match wins.
 // clang-format off
 constexpr CpuLinear kTable[] = {
-    {{"linear_bf16_bf16__avx512"},          kAvx512,   kIsBf16,   kRun, kSumBf16},
-    {{"linear_bf16_code8_any__avx512"},     kAvx512,   kIsByte,   kRun, kSumBf16},
-    {{"linear_bf16_code4_any__avx512"},     kAvx512,   kIsNibble, kRun, kSumBf16},
-    {{"linear_fp8_code8_any__avx512"},      kAvx512,   kIsByte,   kFp8, kSumBf16},
-    {{"linear_fp8_code4_any__avx512"},      kAvx512,   kIsNibble, kFp8, kSumBf16},
-    {{"linear_int8_code8_any__avx512"}, kAvx512,   kIsInt8,   kInt, kSumInt8},
-    {{"linear_int8_code4_any__avx512"}, kAvx512,   kIsNibble, kInt, kSumInt8},
-    {{"linear_f32_f32__avx512"},            kAvx512,   kIsF32,    kRun, kSumF32},
-    {{"linear_f16_f16__avx512"},            kAvx512,   kIsF16,    kRun, kSumF32},
-    {{"linear_run_code8_any__avx512"},      kAvx512,   kIsByte,   kRun, kSumF32},
-    {{"linear_run_code4_any__avx512"},      kAvx512,   kIsNibble, kRun, kSumF32},
-    {{"linear_f32_f32__avx2"},              kAvx2,     kIsF32,    kRun, kSumF32},
-    {{"linear_f16_f16__avx2"},              kAvx2,     kIsF16,    kRun, kSumF32},
-    {{"linear_bf16_bf16__avx2"},            kAvx2,     kIsBf16,   kRun, kSumF32},
-    {{"linear_run_code8_any__avx2"},        kAvx2,     kIsByte,   kRun, kSumF32},
-    {{"linear_run_code4_any__avx2"},        kAvx2,     kIsNibble, kRun, kSumF32},
-    {{"linear_fp8_code8_any__avx2"},        kAvx2,     kIsByte,   kFp8, kSumF32},
-    {{"linear_fp8_code4_any__avx2"},        kAvx2,     kIsNibble, kFp8, kSumF32},
-    {{"linear_int8_code8_any__avx2"}, kAvx2,     kIsInt8,   kInt, kSumInt8},
-    {{"linear_int8_code4_any__avx2"}, kAvx2,     kIsNibble, kInt, kSumInt8},
-    {{"linear_f32_f32__portable"},          kPortable, kIsF32,    kRun, kSumF32},
-    {{"linear_f16_f16__portable"},          kPortable, kIsF16,    kRun, kSumF32},
-    {{"linear_bf16_bf16__portable"},        kPortable, kIsBf16,   kRun, kSumF32},
-    {{"linear_run_code8_any__portable"},    kPortable, kIsByte,   kRun, kSumF32},
-    {{"linear_run_code4_any__portable"},    kPortable, kIsNibble, kRun, kSumF32},
-    {{"linear_fp8_code8_any__portable"},    kPortable, kIsByte,   kFp8, kSumF32},
-    {{"linear_fp8_code4_any__portable"},    kPortable, kIsNibble, kFp8, kSumF32},
-    {{"linear_int8_code8_any__portable"}, kPortable, kIsInt8,   kInt, kSumInt8},
-    {{"linear_int8_code4_any__portable"}, kPortable, kIsNibble, kInt, kSumInt8},
+    {{"linear_bf16_bf16__avx512"},            kAvx512,   kIsBf16,   kRun,   kSumBf16},
+    {{"linear_bf16_code_any__avx512"},        kAvx512,   kIsPacked, kRun,   kSumBf16},
+    {{"linear_float_code_any__avx512"},       kAvx512,   kIsPacked, kFp,    kSumBf16},
+    {{"linear_int8_code_any__avx512"},        kAvx512,   kIsPacked, kInt,   kSumInt8},
+    {{"linear_f32_f32__avx512"},              kAvx512,   kIsF32,    kRun,   kSumF32},
+    {{"linear_f16_f16__avx512"},              kAvx512,   kIsF16,    kRun,   kSumF32},
+    {{"linear_run_code_any__avx512"},         kAvx512,   kIsPacked, kRun,   kSumF32},
+    {{"linear_int8_code_any__avx2"},          kAvx2,     kIsPacked, kInt,   kSumInt8},
+    {{"linear_f32_f32__avx2"},                kAvx2,     kIsF32,    kRun,   kSumF32},
+    {{"linear_f16_f16__avx2"},                kAvx2,     kIsF16,    kRun,   kSumF32},
+    {{"linear_bf16_bf16__avx2"},              kAvx2,     kIsBf16,   kRun,   kSumF32},
+    {{"linear_run_code_any__avx2"},           kAvx2,     kIsPacked, kRun,   kSumF32},
+    {{"linear_float_code_any__avx2"},         kAvx2,     kIsPacked, kFp,    kSumF32},
+    {{"linear_int8_code_any__portable"},      kPortable, kIsPacked, kInt,   kSumInt8},
+    {{"linear_f32_f32__portable"},            kPortable, kIsF32,    kRun,   kSumF32},
+    {{"linear_f16_f16__portable"},            kPortable, kIsF16,    kRun,   kSumF32},
+    {{"linear_bf16_bf16__portable"},          kPortable, kIsBf16,   kRun,   kSumF32},
+    {{"linear_run_code_any__portable"},       kPortable, kIsPacked, kRun,   kSumF32},
+    {{"linear_float_code_any__portable"},     kPortable, kIsPacked, kFp,    kSumF32},
 };
 // clang-format on
+
+// Why the kernel of float codes does not read these; empty when it does.
+std::string refuses_floats(const WeightRequest& request) {
+  const Spec& weight = request.scheme.weight;
+  const Spec& input = request.scheme.activation;
+  if (!input.quantized() || !input.elem->is_float() || input.elem->bits() > 8)
+    return "reads activations of float codes of up to 8 bits";
+  const bool whole_row = input.block.cols == kAll || input.block.cols >= request.cols;
+  const bool same_groups = input.block.cols == weight.block.cols;
+  if (!whole_row && !same_groups && !folds_scales(input))
+    return text("reads activation groups that are the weight's, not of ", input.block.cols);
+  return "";
+}
 
 // Why the kernel does not read the request; empty when it does.
 std::string refuses(const CpuLinear& kernel, const WeightRequest& request) {
@@ -68,8 +69,8 @@ std::string refuses(const CpuLinear& kernel, const WeightRequest& request) {
   const bool whole_row = input.block.cols == kAll;
   if (kernel.input == Input::kRunDtype && input.quantized())
     return "reads activations of the run dtype";
-  if (kernel.input == Input::kFp8 && !(input.quantized() && input.elem->is_float() && whole_row))
-    return "reads 8-bit float activations with a scale per token or tensor";
+  if (kernel.input == Input::kFloat)
+    if (std::string why = refuses_floats(request); !why.empty()) return why;
   const bool integers = kernel.input == Input::kInt8;
   if (integers) {
     if (!input.quantized() || !(*input.elem == int_elem(8)) || !whole_row)
@@ -95,6 +96,11 @@ std::span<const CpuLinear> linear_table() {
 Planned plan_of(const Weight& w) {
   const auto& kernel = *reinterpret_cast<const CpuLinear*>(w.kernel);
   return {kernel, packed_layout(w.request, kernel.input == Input::kInt8)};
+}
+
+bool folds_scales(const Spec& activation) {
+  return activation.quantized() && activation.global_scale && activation.elem->man_bits <= 3 &&
+         *activation.scale == kE4M3;
 }
 
 Weight plan_weight(const WeightRequest& request, Queue* queue) {

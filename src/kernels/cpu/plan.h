@@ -14,7 +14,7 @@ namespace mantissa::cpu {
 // What the kernel reads as x.
 enum class Input : uint8_t {
   kRunDtype,  // in the arithmetic's format, exactly
-  kFp8,       // 8-bit float codes, decoded to the arithmetic's format, exactly
+  kFloat,     // float codes of up to 8 bits, decoded to the arithmetic's format, exactly
   kInt8,      // int8 codes, summed in int32
 };
 enum class Arithmetic : uint8_t { kF32, kBf16, kInt8 };
@@ -33,5 +33,9 @@ struct Planned {
   PackedLayout layout;
 };
 Planned plan_of(const Weight& w);
+
+// Whether x's codes and group scales are exact in bf16 together (NVFP4: two bits of mantissa times
+// an e4m3 scale), so that x is given to the kernel with them multiplied.
+bool folds_scales(const Spec& activation);
 
 }  // namespace mantissa::cpu
