@@ -438,7 +438,8 @@ def main():
             lambda x, v: fake_fp8_static(x, v["input_scale"].to(F64)), "fp8_static")
     make_ct("ct-fp8-channel-token", 6, "float-quantized", args_of(**FP8, strategy="channel"), token8,
             lambda x, v: fake_fp8_token(x), "ptpc_fp8", attention_bias=True)
-    make_ct("ct-fp8-block", 7, "float-quantized",
+    # Seeds 7 and 107 have a token whose quantized input is an exact tie, which float32 norms break.
+    make_ct("ct-fp8-block", 108, "float-quantized",
             args_of(**FP8, strategy="block", block_structure=[128, 128]),
             args_of(**FP8, strategy="group", group_size=128, dynamic=True),
             lambda x, v: fake_fp8_group(x), "fp8_block", shape=TILES)
