@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "bench/latency.h"
 #include "bench/throughput.h"
+#include "device/peaks.h"
 #include "model/architecture.h"
 
 namespace mantissa {
@@ -41,10 +42,24 @@ int64_t weights_read(const Model& model) {
   return bytes;
 }
 
+// The memory's read bandwidth and how far apart two cores are: a host may move them.
+struct Probe {
+  double read_gb_s = 0, round_trip_ns = 0;
+};
+Probe probe(const Ops& ops, Queue* queue) {
+  return {ops.read_gb_s(queue), ops.host_memory ? measure_round_trip_ns() : 0};
+}
+std::string probe_text(const Probe& p) {
+  return text(fixed(p.read_gb_s, 2), " GB/s",
+              p.round_trip_ns > 0 ? text(", cores ", fixed(p.round_trip_ns, 0), " ns apart") : "");
+}
+
 // Decode against the memory's read bandwidth, measured just before and just after.
 struct Bandwidth {
-  double weights_gb_s = 0, read_gb_s = 0;
-  double percent() const { return 100 * weights_gb_s / read_gb_s; }
+  double weights_gb_s = 0;
+  Probe before, after;
+  double read_gb_s() const { return (before.read_gb_s + after.read_gb_s) / 2; }
+  double percent() const { return 100 * weights_gb_s / read_gb_s(); }
 };
 
 void print_iterations(const LatencyOptions& options,
@@ -79,7 +94,11 @@ boost::json::object latency_json(const Args& args, const Model& model,
                              {"prefill_tok_s_std", prefill.std},
                              {"weights_gb_s", bandwidth.weights_gb_s},
                              {"pct_of_read_bandwidth", bandwidth.percent()},
-                             {"read_gb_s", bandwidth.read_gb_s},
+                             {"read_gb_s", bandwidth.read_gb_s()},
+                             {"read_gb_s_before", bandwidth.before.read_gb_s},
+                             {"read_gb_s_after", bandwidth.after.read_gb_s},
+                             {"core_round_trip_ns_before", bandwidth.before.round_trip_ns},
+                             {"core_round_trip_ns_after", bandwidth.after.round_trip_ns},
                              {"weights_bytes", model.plan().weights_bytes},
                              {"weights_read_bytes", weights_read(model)},
                              {"bits_per_weight", model.plan().bits_per_weight},
@@ -215,7 +234,7 @@ void run_latency(const Args& args) {
   Model model = open_model(args, options);
   const Ops& ops = find_ops(model.options().device);
   const OpenQueue queue = open_queue(ops, args);  // for the probes
-  const double before = ops.read_gb_s(queue.get());
+  const Probe before = probe(ops, queue.get());
   std::vector<LatencyIteration> iterations;
   OperationLog log(model);
   {
@@ -230,13 +249,14 @@ void run_latency(const Args& args) {
     }
     iterations = measure_latency(engine_model(model), bench, events);
   }
-  const double after = ops.read_gb_s(queue.get());
+  const Probe after = probe(ops, queue.get());
   const MeanStd prefill = mean_std(prefill_rates(bench, iterations)),
                 decode = mean_std(decode_rates(bench, iterations));
   const double steps_per_s = decode.mean / static_cast<double>(bench.batch_size);
   const Bandwidth bandwidth{
       .weights_gb_s = static_cast<double>(weights_read(model)) * steps_per_s / 1e9,
-      .read_gb_s = (before + after) / 2};
+      .before = before,
+      .after = after};
   if (args.flag("json")) {
     boost::json::object object = latency_json(args, model, bench, prefill, decode, bandwidth);
     if (options.time_operations) object["operations_ms"] = operations_json(log, bench, iterations);
@@ -245,9 +265,9 @@ void run_latency(const Args& args) {
   print_iterations(bench, iterations);
   print_line(text("Average tokens/sec: ", fixed(decode.mean, 2), " +- ", fixed(decode.std, 2)));
   print_line(text("Bandwidth achieved: ", fixed(bandwidth.weights_gb_s, 2), " GB/s, ",
-                  fixed(bandwidth.percent(), 1), " % of the ", fixed(bandwidth.read_gb_s, 2),
-                  " GB/s that reading memory reaches here (", fixed(before, 2), " before, ",
-                  fixed(after, 2), " after)"));
+                  fixed(bandwidth.percent(), 1), " % of the ", fixed(bandwidth.read_gb_s(), 2),
+                  " GB/s that reading memory reaches here (before: ", probe_text(before),
+                  "; after: ", probe_text(after), ")"));
   print_latency(model, prefill, decode, bandwidth);
   if (options.time_operations) print_operations(log, bench, iterations);
 }

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "device/cpu_features.h"
+#include "device/peaks.h"
 #include "kernels/cpu/peaks.h"
 #include "kernels/ops.h"
 
@@ -50,6 +51,7 @@ void run(const Args& args) {
       args.integer("threads") > 0 ? static_cast<int>(args.integer("threads")) : usable_cores();
   const OpenQueue queue = open_queue(find_ops("cpu"), args);
   const Peaks peaks = cpu::machine_peaks(queue.get(), true);
+  const ThreadTimes times = measure_threads(threads);
   if (args.flag("json")) {
     boost::json::array rows;
     for (const std::vector<std::string>& row : table.rows)
@@ -66,21 +68,30 @@ void run(const Args& args) {
                                          {"f32_gflops", peaks.f32_gflops},
                                          {"bf16_gflops", peaks.bf16_gflops},
                                          {"int8_gops", peaks.int8_gops},
+                                         {"fork_join_us", times.fork_join_us},
+                                         {"fork_join_slept_us", times.fork_join_slept_us},
+                                         {"core_round_trip_ns", times.round_trip_ns},
                                          {"version", std::string(version())},
                                          {"commit", std::string(commit())}});
     return print_json(rows);
   }
   print_text(markdown(table));
-  Table facts{{"this machine", ""},
-              {{"processor", cpu.model.empty() ? "unknown" : cpu.model},
-               {"cores this process may use", text(usable_cores())},
-               {"instruction sets", instruction_sets(cpu)},
-               {"caches", text("L1d ", cpu.l1d_bytes >> 10, " KiB, L2 ", cpu.l2_bytes >> 10,
-                               " KiB, L3 ", cpu.l3_bytes >> 10, " KiB")},
-               {"memory read, measured", read_text(peaks)},
-               {"float32 FMA, measured", rate_text(peaks.f32_gflops, "GFLOP/s")},
-               {"bf16 dot products, measured", rate_text(peaks.bf16_gflops, "GFLOP/s")},
-               {"int8 dot products, measured", rate_text(peaks.int8_gops, "GOP/s")}}};
+  Table facts{
+      {"this machine", ""},
+      {{"processor", cpu.model.empty() ? "unknown" : cpu.model},
+       {"cores this process may use", text(usable_cores())},
+       {"instruction sets", instruction_sets(cpu)},
+       {"caches", text("L1d ", cpu.l1d_bytes >> 10, " KiB, L2 ", cpu.l2_bytes >> 10, " KiB, L3 ",
+                       cpu.l3_bytes >> 10, " KiB")},
+       {"memory read, measured", read_text(peaks)},
+       {"float32 FMA, measured", rate_text(peaks.f32_gflops, "GFLOP/s")},
+       {"bf16 dot products, measured", rate_text(peaks.bf16_gflops, "GFLOP/s")},
+       {"int8 dot products, measured", rate_text(peaks.int8_gops, "GOP/s")},
+       {"fork and join of the threads",
+        text(fixed(times.fork_join_us, 2), " us, ", fixed(times.fork_join_slept_us, 2),
+             " us after they slept")},
+       {"a cache line from core to core and back",
+        times.round_trip_ns > 0 ? text(fixed(times.round_trip_ns, 0), " ns") : "one core"}}};
   print_text("\n" + markdown(facts));
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <fstream>
@@ -12,6 +13,7 @@
 #include <memory>
 #include <sstream>
 #include <system_error>
+#include <thread>
 
 #include "base/env.h"
 #include "base/error.h"
@@ -122,6 +124,63 @@ Peaks measure_peaks(const PeakLoops& loops, int threads, const std::string& mach
 
 double measure_read_gb_s(const PeakLoops& loops, int threads) {
   return read_rate(loops, map_read_buffer().get(), threads);
+}
+
+ThreadTimes measure_threads(int threads) {
+  constexpr int kBatch = 200, kSleeps = 40;
+  ThreadPool pool(threads);
+  const auto loop = [&] { pool.parallel_for(threads, 1, [](int, int64_t, int64_t) {}); };
+  ThreadTimes out;
+  std::vector<double> awake, slept;
+  for (int i = 0; i < 5 * kRuns; ++i) {
+    awake.push_back(seconds_of([&] {
+                      for (int j = 0; j < kBatch; ++j) loop();
+                    }) /
+                    kBatch);
+  }
+  for (int i = 0; i < kSleeps; ++i) {
+    // The caller stays awake: what it costs to have slept itself is not the pool's.
+    const auto start = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - start < std::chrono::milliseconds(2)) continue;
+    slept.push_back(seconds_of(loop));
+  }
+  const auto median = [](std::vector<double>& values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+  };
+  out.fork_join_us = 1e6 * median(awake);
+  out.fork_join_slept_us = 1e6 * median(slept);
+  out.round_trip_ns = measure_round_trip_ns();
+  return out;
+}
+
+double measure_round_trip_ns() {
+  if (usable_cores() < 2) return 0;
+  constexpr int kRounds = 2000, kSpins = 10000;
+  alignas(64) std::atomic<int> ball{0};
+  // Yields where the other side does not run: two threads may share a core for a while.
+  const auto await = [&](int value) {
+    for (int spin = 0; ball.load(std::memory_order_acquire) != value; ++spin)
+      if (spin > kSpins) std::this_thread::yield();
+  };
+  std::thread other([&] {
+    for (int i = 0; i < kRuns * kRounds; ++i) {
+      await(2 * i + 1);
+      ball.store(2 * i + 2, std::memory_order_release);
+    }
+  });
+  std::array<double, kRuns> times;
+  int round = 0;
+  for (double& t : times) {
+    t = seconds_of([&] {
+      for (int i = 0; i < kRounds; ++i, ++round) {
+        ball.store(2 * round + 1, std::memory_order_release);
+        await(2 * round + 2);
+      }
+    });
+  }
+  other.join();
+  return 1e9 * *std::min_element(times.begin(), times.end()) / kRounds;
 }
 
 std::string to_json(const Peaks& peaks) {

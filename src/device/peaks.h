@@ -41,6 +41,17 @@ Peaks measure_peaks(const PeakLoops& loops, int threads, const std::string& mach
 // Read bandwidth alone, by `threads`, 1e9 bytes/s; under 2 s.
 double measure_read_gb_s(const PeakLoops& loops, int threads);
 
+// What threads cost each other; under 0.5 s.
+struct ThreadTimes {
+  double fork_join_us = 0;        // an empty loop of a pool whose threads are awake
+  double fork_join_slept_us = 0;  // after 2 ms of other work of the caller
+  double round_trip_ns = 0;       // of a cache line between two cores; 0: there is one core
+};
+ThreadTimes measure_threads(int threads);
+// The last of them alone, in about 10 ms: some 50 ns within one group of cores that shares a cache
+// (a CCD), several times that between two.
+double measure_round_trip_ns();
+
 std::string to_json(const Peaks& peaks);
 // The cache. load: nullopt where there is none for the machine, or it is not readable as one.
 std::filesystem::path peaks_file(const std::string& machine);
