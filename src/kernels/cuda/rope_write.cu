@@ -11,7 +11,7 @@
 namespace mantissa::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreadsMax = 512;
 constexpr int kHeadDimMax = 256;
 
 struct RopeArgs {
@@ -147,34 +147,37 @@ __device__ void write_cell(const Part<kRun, kRuns>& part, const Cache& c, unsign
 
 // Grid: tokens, parts of the heads (H of q, then KV of k, then KV of v).
 template <class T, int kRun, int kRuns>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreadsMax)
     rope_write_kernel__any(T* qkv, int64_t stride, RopeArgs a, Cache c) {
   __shared__ float2 turn[kHeadDimMax / 2];
+  const int heads = a.heads + 2 * c.kv_heads;
+  const int threads = static_cast<int>(blockDim.x), per_pass = threads / a.lanes;
+  const int first = static_cast<int>(blockIdx.y) * a.heads_per_block;
+  const int last = min(first + a.heads_per_block, heads);
+  const int lane = static_cast<int>(threadIdx.x) % a.lanes;
+  int head = first + static_cast<int>(threadIdx.x) / a.lanes;
+  Part<kRun, kRuns> part;
+  place(part, c.head_dim, a.half, a.lanes, lane);
+  T* row = qkv + blockIdx.x * stride;
+  const auto head_at = [&](int h) { return row + int64_t{min(h, last - 1)} * c.head_dim; };
   ptx::grid_dependency_wait();
   ptx::grid_dependency_launch();  // after the wait: attention_decode__sm90 relies on it
+  load_part(part, head_at(head));
   const auto position = static_cast<float>(a.positions[blockIdx.x]);
   const int slot = a.slots[blockIdx.x], offset = slot % c.page_tokens;
-  for (int i = threadIdx.x; i < a.half; i += kThreads) {
+  const int64_t page = slot / c.page_tokens;
+  for (int i = static_cast<int>(threadIdx.x); i < a.half; i += threads) {
     float sine, cosine;
     sincosf(position * a.inv_freq[i], &sine, &cosine);
     turn[i] = make_float2(cosine * a.factor, sine * a.factor);
   }
   __syncthreads();  // turn is complete
-  T* row = qkv + blockIdx.x * stride;
-  const int heads = a.heads + 2 * c.kv_heads, per_pass = kThreads / a.lanes;
-  const int first = static_cast<int>(blockIdx.y) * a.heads_per_block;
-  const int last = min(first + a.heads_per_block, heads), lane = threadIdx.x % a.lanes;
-  Part<kRun, kRuns> part;
-  place(part, c.head_dim, a.half, a.lanes, lane);
-  for (int base = first; base < last; base += per_pass) {
-    const int head = base + static_cast<int>(threadIdx.x) / a.lanes;
+  for (int base = first; base < last; base += per_pass, head += per_pass) {
     const bool inside = head < last, is_v = head >= a.heads + c.kv_heads;
-    T* x = row + int64_t{inside ? head : first} * c.head_dim;
-    load_part(part, x);
-    if (inside && !is_v) rotate(part, x, a.half, turn);
+    if (base > first) load_part(part, head_at(head));
+    if (inside && !is_v) rotate(part, head_at(head), a.half, turn);
     float scale = is_v ? c.v_scale : c.k_scale;
     const int kv_head = head - a.heads - (is_v ? c.kv_heads : 0);
-    const int64_t page = slot / c.page_tokens;
     if (c.kind != CellKind::kRunDtype && c.scaled) {
       const float2 online = scale_of(part, c, a.lanes);
       scale = online.x;
@@ -196,15 +199,21 @@ void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params,
     throw Error(text("head size ", dim, " is odd or beyond ", kHeadDimMax, " of the CUDA kernels"),
                 "use --device cpu");
   }
+  // Elements that a lane reads at once: eight of 16 bits, else four, else one.
   const int64_t bytes = qkv.elem_bytes();
-  const bool by_four =
-      dim % 8 == 0 && half % 4 == 0 && qkv.stride % 4 == 0 &&
-      reinterpret_cast<uintptr_t>(qkv.data) % static_cast<uintptr_t>(4 * bytes) == 0;
-  int lanes = 32;  // the power of two that holds a head, four and four elements a lane
-  while (by_four && lanes / 2 * 8 >= dim) lanes /= 2;
-  // Few tokens: a block for every few heads, so that all of them start at once.
-  const int heads = params.heads + 2 * kv.shape.kv_heads, per_pass = kThreads / lanes;
-  const int parts = batch.tokens >= 2 * multiprocessors() ? 1 : (heads + per_pass - 1) / per_pass;
+  const auto by = [&](int run) {
+    return dim % (2 * run) == 0 && half % run == 0 && qkv.stride % run == 0 && run * bytes <= 16 &&
+           reinterpret_cast<uintptr_t>(qkv.data) % static_cast<uintptr_t>(run * bytes) == 0;
+  };
+  const int run = by(8) ? 8 : by(4) ? 4 : 1;
+  int lanes = 32;  // the power of two that holds a head, two runs a lane
+  while (run > 1 && lanes / 2 * 2 * run >= dim) lanes /= 2;
+  // Many tokens: a block has all heads of one at once, if it can. Few: blocks of few heads, so that
+  // all of them start at once.
+  const int heads = params.heads + 2 * kv.shape.kv_heads;
+  const bool many = batch.tokens >= 2 * multiprocessors();
+  const int threads = many ? std::min(kThreadsMax, (heads * lanes + 31) / 32 * 32) : 128;
+  const int per_pass = threads / lanes, parts = many ? 1 : (heads + per_pass - 1) / per_pass;
   const RopeArgs args{.inv_freq = rope.inv_freq,
                       .half = half,
                       .factor = rope.attention_factor,
@@ -215,12 +224,15 @@ void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params,
                       .slots = batch.slots};
   with_run_dtype(*qkv.elem, [&](auto t) {
     using T = decltype(t);
+    constexpr int kMost = sizeof(T) == 2 ? 8 : 4;
     const LaunchShape shape{
         .grid = dim3(static_cast<unsigned>(batch.tokens), static_cast<unsigned>(parts)),
-        .block = kThreads};
+        .block = dim3(static_cast<unsigned>(threads))};
     launch("launching rope_write",
-           by_four ? rope_write_kernel__any<T, 4, 1> : rope_write_kernel__any<T, 1, 4>, shape,
-           cuda_queue(queue).stream.get(), reinterpret_cast<T*>(qkv.data), qkv.stride, args,
+           run == 8   ? rope_write_kernel__any<T, kMost, 1>
+           : run == 4 ? rope_write_kernel__any<T, 4, 1>
+                      : rope_write_kernel__any<T, 1, 4>,
+           shape, cuda_queue(queue).stream.get(), reinterpret_cast<T*>(qkv.data), qkv.stride, args,
            cache_of(kv));
   });
 }

@@ -41,19 +41,19 @@ __device__ void finish_written(const RowOut<T>& out, int64_t row, int cols) {
 }
 
 template <class T, int kUnits>
-__device__ void finish_held(const RowOut<T>& out, int64_t row, int cols, Held<kUnits>& held,
+__device__ void finish_held(const RowOut<T>& out, int64_t row, int cols, const Held<kUnits>& held,
                             const Team& team) {
 #pragma unroll
   for (int u = 0; u < kUnits; ++u) {
     const int col = team.col(u);
-#pragma unroll
-    for (int i = 0; i < kUnitCols; ++i) held.v[u][i] = rounded<T>(held.v[u][i]);
-    if (out.high != nullptr && col < cols) store_unit(out.high + row * out.stride + col, held.v[u]);
+    if (out.high != nullptr && col < cols)
+      *reinterpret_cast<uint4*>(out.high + row * out.stride + col) = held.v[u];
   }
 #pragma unroll 1
-  for (int i = 0; i < out.forms.count; ++i) quantize_held(held, row, cols, out.forms.form[i], team);
+  for (int i = 0; i < out.forms.count; ++i)
+    quantize_held<T>(held, row, cols, out.forms.form[i], team);
   if (out.row_amax == nullptr) return;
-  const float amax = range_of_row(held, CodeKind::kE4M3, team).amax;
+  const float amax = range_of_row<T>(held, CodeKind::kE4M3, team).range.amax;
   if (threadIdx.x == 0) out.row_amax[row] = amax;
 }
 
@@ -71,7 +71,7 @@ struct AsIs {
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       const int col = team.col(u);
-      if (col < cols) load_unit(held.v[u], x + row * stride + col);
+      if (col < cols) held.v[u] = *reinterpret_cast<const uint4*>(x + row * stride + col);
     }
   }
   __device__ void write(T*, int64_t, int) const {
@@ -96,20 +96,27 @@ struct Norm {
     float gains[kUnitCols];
     if (kUnits == 1 && col_of(0) < cols) load_unit(gains, gain + col_of(0));
     ptx::grid_dependency_wait();
-    float squares = 0;
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
-      if (col_of(u) < cols) load_unit(held.v[u], x + row * stride + col_of(u));
+      if (col_of(u) < cols)
+        held.v[u] = *reinterpret_cast<const uint4*>(x + row * stride + col_of(u));
+    }
+    float squares = 0, v[kUnitCols];
 #pragma unroll
-      for (int i = 0; i < kUnitCols; ++i) squares = fmaf(held.v[u][i], held.v[u][i], squares);
+    for (int u = 0; u < kUnits; ++u) {
+      unpack<T>(v, held.v[u]);
+#pragma unroll
+      for (int i = 0; i < kUnitCols; ++i) squares = fmaf(v[i], v[i], squares);
     }
     const float by = scale(squares, cols);
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       if (col_of(u) >= cols) continue;
       if (kUnits > 1) load_unit(gains, gain + col_of(u));
+      unpack<T>(v, held.v[u]);
 #pragma unroll
-      for (int i = 0; i < kUnitCols; ++i) held.v[u][i] = held.v[u][i] * by * gains[i];
+      for (int i = 0; i < kUnitCols; ++i) v[i] = v[i] * by * gains[i];
+      held.v[u] = pack<T>(v);
     }
   }
   __device__ void write(T* to, int64_t row, int cols) const {
@@ -142,15 +149,22 @@ struct Gate {
   template <int kUnits>
   __device__ void hold(Held<kUnits>& held, int64_t row, int cols, const Team& team) const {
     ptx::grid_dependency_wait();
+    uint4 ups[kUnits] = {};
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
-      const int col = team.col(u);
-      if (col >= cols) continue;
-      float up[kUnitCols];
-      load_unit(held.v[u], x + row * stride + col);
-      load_unit(up, x + row * stride + cols + col);
+      const T* from = x + row * stride + team.col(u);
+      if (team.col(u) >= cols) continue;
+      held.v[u] = *reinterpret_cast<const uint4*>(from);
+      ups[u] = *reinterpret_cast<const uint4*>(from + cols);
+    }
 #pragma unroll
-      for (int i = 0; i < kUnitCols; ++i) held.v[u][i] = gate_value(fn, held.v[u][i]) * up[i];
+    for (int u = 0; u < kUnits; ++u) {
+      float v[kUnitCols], up[kUnitCols];
+      unpack<T>(v, held.v[u]);
+      unpack<T>(up, ups[u]);
+#pragma unroll
+      for (int i = 0; i < kUnitCols; ++i) v[i] = gate_value(fn, v[i]) * up[i];
+      held.v[u] = pack<T>(v);
     }
   }
   __device__ void write(T* to, int64_t row, int cols) const {
@@ -168,8 +182,9 @@ __global__ void written_rows(const Source<T> source, const __grid_constant__ Row
   source.write(out.high + blockIdx.x * out.stride, blockIdx.x, cols);
   finish_written(out, blockIdx.x, cols);
 }
+// Registers: so that three blocks of 448 threads (rows of 14336) share a multiprocessor.
 template <class T, template <class> class Source, int kUnits>
-__global__ void __launch_bounds__(kHeldThreads)
+__global__ void __maxnreg__(48)
     held_rows(const Source<T> source, const __grid_constant__ RowOut<T> out, int cols) {
   ptx::grid_dependency_launch();
   const Team team{out.blocks, static_cast<int>(blockIdx.x) % out.blocks};
@@ -261,13 +276,13 @@ bool may_hold(const T* x, int64_t x_stride, const RowOut<T>& out, int cols) {
 struct HeldShape {
   int units, threads, blocks;
 };
-constexpr int kRowsFew = 64, kUnitsWide = 1024;
+constexpr int kRowsFew = 64, kRowsSome = 264, kUnitsWide = 1024;
 HeldShape held_shape(int rows, int cols, bool shared) {
   const int units = cols / kUnitCols;
   HeldShape s{.units = 1, .threads = 0, .blocks = 1};
   if (shared && rows <= kRowsFew && units >= kUnitsWide && compute_capability() >= 90) {
     s.blocks = ptx::kClusterMax;
-  } else if (rows > kRowsFew || units > kHeldThreads) {
+  } else if (rows > kRowsSome || units > kHeldThreads) {
     s.units = kHeldUnits;
   }
   const int each = s.units * s.blocks;
