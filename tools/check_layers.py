@@ -20,8 +20,9 @@ MAY_INCLUDE = {
     "engine": "base quant io text device kernels model",
     "eval": "base quant io text device kernels model engine",
     "bench": "base quant io text device kernels model engine",
+    "report": "base text",
     "serve": "base quant io text device kernels model engine",
-    "app": "base quant io text device kernels model engine eval bench serve",
+    "app": "base quant io text device kernels model engine eval bench report serve",
 }
 PUBLIC = "mantissa"  # include/mantissa: standard headers and each other only
 INCLUDE = re.compile(r'\s*#\s*include\s+"(\w+)/[^"]*"')

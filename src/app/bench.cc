@@ -9,9 +9,9 @@
 #include "app/queue.h"
 #include "base/error.h"
 #include "bench/latency.h"
+#include "bench/limits.h"
 #include "bench/throughput.h"
 #include "device/peaks.h"
-#include "model/architecture.h"
 
 namespace mantissa {
 namespace {
@@ -31,16 +31,6 @@ constexpr Option kThroughputOptions[] = {
     {"--output-len", OptionType::kInteger, "128", "N", "generated tokens of each request", "", 1, 1e9},
 };
 // clang-format on
-
-// Packed bytes that one decode step reads: everything but an embedding that is only gathered from.
-int64_t weights_read(const Model& model) {
-  const Architecture& row = find_architecture(model.config().id, "config.json");
-  const std::string embed = text(row.prefix, row.embed);
-  int64_t bytes = 0;
-  for (const PlanRow& row : model.plan().rows)
-    if (row.module != embed) bytes += row.bytes;
-  return bytes;
-}
 
 // The memory's read bandwidth and how far apart two cores are: a host may move them.
 struct Probe {

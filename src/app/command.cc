@@ -195,6 +195,12 @@ const std::vector<std::string>& Args::list(std::string_view name) const {
   return find(name, OptionType::kList).texts;
 }
 
+const std::string& Args::given_text(std::string_view name) const {
+  const auto found = values_.find(name);
+  check(found != values_.end() && found->second.texts.size() == 1, "Args: an option with a value");
+  return found->second.texts.front();
+}
+
 bool Args::given(std::string_view name) const {
   const auto found = values_.find(name);
   check(found != values_.end(), "Args: an option of the verb's tables");

@@ -44,6 +44,8 @@ class Args {
   double real(std::string_view name) const;
   const std::vector<std::string>& list(std::string_view name) const;  // in the order given
   bool given(std::string_view name) const;                            // on the command line
+  // As it was given, of any type that has one value.
+  const std::string& given_text(std::string_view name) const;
 
  private:
   friend class ArgsBuilder;
@@ -59,7 +61,8 @@ class Args {
 // Option groups that several verbs share. Every verb has the common ones.
 enum VerbGroups : unsigned {
   kCommonOnly = 0,
-  kModelOptions = 1,  // MODEL, -q, --load-format and all flags of a verb that runs a model
+  kModelFlags = 1,    // MODEL, --load-format and all flags of a verb that runs a model, but no -q
+  kModelOptions = 5,  // those and -q
   kLimitOptions = 2,  // --max-num-seqs, --max-num-batched-tokens (with kModelOptions)
 };
 
@@ -77,14 +80,14 @@ struct Verb {
 // The table of verbs, in the order of `mantissa --help`.
 std::span<const Verb* const> all_verbs();
 std::span<const Option> common_options();
-std::span<const Option> model_options();
+std::span<const Option> model_options(unsigned groups);
 std::span<const Option> limit_options();
 
 // Parses and runs one command line; the exit code: 0 done, 1 the run failed, 2 wrong input.
 int run_command_line(std::span<const char* const> argv);
 
-extern const Verb kGenerateVerb, kEvalVerb, kPerplexityVerb, kInspectVerb, kQuantizeVerb,
-    kBenchLatencyVerb, kBenchThroughputVerb, kBenchGemmVerb, kBenchRooflineVerb, kTokenizeVerb,
-    kSchemesVerb, kKernelsVerb, kDevicesVerb;
+extern const Verb kGenerateVerb, kEvalVerb, kPerplexityVerb, kCompareVerb, kInspectVerb,
+    kQuantizeVerb, kBenchLatencyVerb, kBenchThroughputVerb, kBenchGemmVerb, kBenchRooflineVerb,
+    kTokenizeVerb, kSchemesVerb, kKernelsVerb, kDevicesVerb;
 
 }  // namespace mantissa

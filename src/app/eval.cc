@@ -23,8 +23,6 @@ constexpr Option kOptions[] = {
 };
 // clang-format on
 
-constexpr std::string_view kDataFolders[] = {"data", "../shared/data"};
-
 // One line of lm-eval's table. lower: whether a lower value is better.
 struct Metric {
   std::string name;
@@ -41,20 +39,6 @@ struct TaskResult {
   boost::json::object run_info;
 };
 
-std::filesystem::path data_file(const Args& args, std::string_view file) {
-  namespace fs = std::filesystem;
-  if (args.given("data")) return fs::path(args.text("data")) / file;
-  for (std::string_view folder : kDataFolders) {
-    fs::path path = fs::path(folder) / file;
-    std::error_code ignored;
-    if (!fs::exists(path, ignored)) continue;
-    note(text("data: ", path.string()));
-    return path;
-  }
-  throw Error(text("found ", file, " neither in ./data nor in ../shared/data"),
-              "give the folder that has it with --data DIR");
-}
-
 // lm-eval's loglikelihood_rolling over pages.
 TaskResult run_wikitext(const Args& args) {
   if (args.integer("num-fewshot") > 0)
@@ -65,11 +49,7 @@ TaskResult run_wikitext(const Args& args) {
   const ModelConfig config = config_of(options);
   const int64_t context = context_of(options, config);
   const Tokenizer tokenizer = open_tokenizer(args, options.folder);
-  std::vector<std::string> pages = read_wikitext_pages(data_file(args, kWikitextFile));
-  if (const int64_t limit = args.integer("limit"); limit > 0)
-    pages.resize(std::min(pages.size(), static_cast<size_t>(limit)));
-  WikitextTask task = wikitext_task(
-      tokenizer, pages, {.prefix = prefix_token(args, tokenizer, config), .length_max = context});
+  WikitextTask task = open_wikitext(args, tokenizer, config, context);
   EvalModels models = open_eval_models(args, options, config, context);
   const Scored scored = score(args, models, task.windows);
   add_scores(task, scored.nlls);
@@ -83,7 +63,7 @@ TaskResult run_wikitext(const Args& args) {
                       {"byte_perplexity", result.byte_perplexity, true},
                       {"word_perplexity", result.word_perplexity, true}},
           .divergence = scored.divergence,
-          .documents = std::ssize(pages),
+          .documents = std::ssize(task.pages),
           .seconds = scored.seconds,
           .run_info = std::move(info)};
 }

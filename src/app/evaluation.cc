@@ -6,6 +6,7 @@
 
 #include "app/load.h"
 #include "base/error.h"
+#include "base/file.h"
 
 namespace mantissa {
 namespace {
@@ -13,7 +14,59 @@ namespace {
 // Logits of one chunk: enough rows to keep all threads busy, few enough to stay small.
 constexpr int64_t kLogitsBytes = int64_t{32} << 20;
 
+constexpr int64_t kFileBytesMax = int64_t{4} << 30;
+constexpr int64_t kCtxDefaultMax = 2048;  // what published tables use for long-context models
+constexpr std::string_view kDataFolders[] = {"data", "../shared/data"};
+
+int64_t ctx_of(const Args& args, const ModelOptions& options, const ModelConfig& config) {
+  const int64_t context = context_of(options, config), ctx = args.integer("ctx");
+  if (ctx > context)
+    throw Error(text("--ctx ", ctx, ": the model's context is ", context, " tokens"),
+                text("use --ctx ", context, " or less"));
+  return ctx > 0 ? ctx : std::min(context, kCtxDefaultMax);
+}
+
+std::filesystem::path data_file(const Args& args, std::string_view file) {
+  namespace fs = std::filesystem;
+  if (args.given("data")) return fs::path(args.text("data")) / file;
+  for (std::string_view folder : kDataFolders) {
+    fs::path path = fs::path(folder) / file;
+    std::error_code ignored;
+    if (!fs::exists(path, ignored)) continue;
+    note(text("data: ", path.string()));
+    return path;
+  }
+  throw Error(text("found ", file, " neither in ./data nor in ../shared/data"),
+              "give the folder that has it with --data DIR");
+}
+
+// The first --limit; 0: all.
+template <class T>
+void keep_first(std::vector<T>& items, int64_t limit) {
+  if (limit > 0) items.resize(std::min(items.size(), static_cast<size_t>(limit)));
+}
+
 }  // namespace
+
+FileWindows file_windows(const Args& args, const Tokenizer& tokenizer, const ModelOptions& options,
+                         const ModelConfig& config, int64_t stride) {
+  const int64_t ctx = ctx_of(args, options, config);
+  const int32_t bos = prefix_token(args, tokenizer, config);
+  const std::vector<int32_t> tokens =
+      tokenizer.encode(read_file(args.text("file"), kFileBytesMax), false);
+  if (tokens.empty()) throw Error(text(args.text("file"), " has no text"), "give another --file");
+  FileWindows out{perplexity_windows(tokens, bos, ctx, stride), ctx};
+  keep_first(out.windows, args.integer("limit"));
+  return out;
+}
+
+WikitextTask open_wikitext(const Args& args, const Tokenizer& tokenizer, const ModelConfig& config,
+                           int64_t context) {
+  std::vector<std::string> pages = read_wikitext_pages(data_file(args, kWikitextFile));
+  keep_first(pages, args.integer("limit"));
+  return wikitext_task(tokenizer, pages,
+                       {.prefix = prefix_token(args, tokenizer, config), .length_max = context});
+}
 
 Reference reference_of(const std::string& text, const std::string& device) {
   const size_t at = text.find('@');

@@ -8,10 +8,23 @@
 #include "app/command.h"
 #include "app/output.h"
 #include "eval/perplexity.h"
+#include "eval/wikitext.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
 
 namespace mantissa {
+
+// The windows of --file in --ctx tokens, the first --limit of them. stride: see
+// perplexity_windows().
+struct FileWindows {
+  std::vector<Window> windows;
+  int64_t ctx = 0;
+};
+FileWindows file_windows(const Args& args, const Tokenizer& tokenizer, const ModelOptions& options,
+                         const ModelConfig& config, int64_t stride = 0);
+// The first --limit pages of lm-eval's wikitext, from --data.
+WikitextTask open_wikitext(const Args& args, const Tokenizer& tokenizer, const ModelConfig& config,
+                           int64_t context);
 
 struct EvalModels {
   Model model;

@@ -107,7 +107,7 @@ std::vector<const Option*> options_of(const Verb& verb) {
   const auto append = [&out](std::span<const Option> options) {
     for (const Option& option : options) out.push_back(&option);
   };
-  if (verb.groups & kModelOptions) append(model_options());
+  append(model_options(verb.groups));
   append(verb.options);
   if (verb.groups & kLimitOptions) append(limit_options());
   append(common_options());
@@ -121,7 +121,7 @@ std::string verb_help(const Verb& verb) {
   std::string out = text(verb.summary, "\n\n", usage, " [options]\n");
   if (!verb.details.empty()) out += '\n' + wrapped(verb.details, 0) + '\n';
   out += section("Options", verb.options);
-  if (verb.groups & kModelOptions) out += section("Model", model_options());
+  out += section("Model", model_options(verb.groups));
   if (verb.groups & kLimitOptions) out += section("Batches", limit_options());
   out += section("Common", common_options());
   out += "\nExamples\n";

@@ -58,11 +58,15 @@ void print_report(const LoadReport& report, const Model& model) {
 }  // namespace
 
 ModelOptions model_options_of(const Args& args) {
+  return model_options_of(args, {&args.text("quantization"), 1});
+}
+
+ModelOptions model_options_of(const Args& args, std::span<const std::string> schemes) {
   ModelOptions options;
   options.folder = args.text("MODEL");
   options.device = args.text("device");
   options.dtype = args.text("dtype");
-  options.scheme = args.text("quantization");
+  options.scheme = schemes.front();
   if (options.scheme != "auto") options.scheme = parse_scheme(options.scheme).name;
   options.lm_head_scheme = args.text("lm-head-scheme");
   options.ignore = args.list("ignore");
@@ -84,8 +88,9 @@ ModelOptions model_options_of(const Args& args) {
     const auto fixed = [](const std::string& scheme) {
       return scheme != "auto" && needs_calibration(parse_scheme(scheme));
     };
-    if (!fixed(options.scheme) && !fixed(options.lm_head_scheme)) {
-      throw Error(text("--calibrate: scheme ", options.scheme, " has no static scales"),
+    if (std::ranges::none_of(schemes, fixed) && !fixed(options.lm_head_scheme)) {
+      throw Error(text("--calibrate: scheme ", join({schemes.begin(), schemes.end()}, ", "),
+                       " has no static scales"),
                   "name one that has: -q fp8_static, int8:static, int8:asym:static, nvfp4:static");
     }
   }
@@ -183,7 +188,7 @@ Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder) 
   return tokenizer;
 }
 
-Model open_model(const Args& args, ModelOptions options) {
+Model open_model(const Args& args, ModelOptions options, LoadReport* report_out) {
   calibrate_inputs(args, options);
   Model model(options);
   note(plan_text(model));
@@ -195,6 +200,7 @@ Model open_model(const Args& args, ModelOptions options) {
     report = model.load([&](int64_t done, int64_t total) { progress.update(done, total); });
   }
   print_report(report, model);
+  if (report_out != nullptr) *report_out = std::move(report);
   return model;
 }
 

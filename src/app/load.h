@@ -14,6 +14,8 @@ namespace mantissa {
 // on a CPU, ...). The verb sets what it decides itself (kv_tokens, logits_rows_max, ...) before
 // open_model().
 ModelOptions model_options_of(const Args& args);
+// The same for the first of several schemes, where the verb has its own option for them.
+ModelOptions model_options_of(const Args& args, std::span<const std::string> schemes);
 // From kLimitOptions.
 void set_limit_options(const Args& args, ModelOptions& options);
 
@@ -26,7 +28,7 @@ int64_t context_of(const ModelOptions& options, const ModelConfig& config);
 Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder);
 
 // Plans, prints the plan, loads with a progress bar, prints the load report. All on standard error.
-Model open_model(const Args& args, ModelOptions options);
+Model open_model(const Args& args, ModelOptions options, LoadReport* report = nullptr);
 
 // --calibrate: runs the text through the model and fills options.input_ranges. Does nothing where
 // no scheme of `options` is static.

@@ -22,8 +22,8 @@ constexpr Option kCommon[] = {
     {"--no-progress", kFlag, "", "", "no progress bar (there is none anyway where standard error is no terminal)"},
 };
 constexpr Option kModel[] = {
-    {"MODEL", kText, "", "", "a folder with config.json, tokenizer.json and *.safetensors"},
     {"-q,--quantization", kText, "auto", "SCHEME", "how the linear layers are quantized while loading; `mantissa schemes` lists them; auto: as the checkpoint is, bf16 where it is not quantized"},
+    {"MODEL", kText, "", "", "a folder with config.json, tokenizer.json and *.safetensors"},
     {"--load-format", kText, "auto", "F", "dummy: random weights, only config.json is read (for benchmarks)", "auto,dummy"},
     {"--max-model-len", kInteger, "0", "N", "longest context in tokens; 0: the model's", "", 0, kMany},
     {"--lm-head-scheme", kText, "auto", "SCHEME", "the output head's (and tied embedding's) own scheme; auto: as the checkpoint is, bf16 where it is not quantized"},
@@ -46,10 +46,9 @@ constexpr Option kLimits[] = {
 // clang-format on
 
 constexpr const Verb* kVerbs[] = {
-    &kGenerateVerb,      &kEvalVerb,         &kPerplexityVerb,      &kQuantizeVerb,
-    &kInspectVerb,       &kBenchLatencyVerb, &kBenchThroughputVerb, &kBenchGemmVerb,
-    &kBenchRooflineVerb, &kTokenizeVerb,     &kSchemesVerb,         &kKernelsVerb,
-    &kDevicesVerb,
+    &kGenerateVerb, &kEvalVerb,         &kPerplexityVerb,      &kCompareVerb,   &kQuantizeVerb,
+    &kInspectVerb,  &kBenchLatencyVerb, &kBenchThroughputVerb, &kBenchGemmVerb, &kBenchRooflineVerb,
+    &kTokenizeVerb, &kSchemesVerb,      &kKernelsVerb,         &kDevicesVerb,
 };
 
 }  // namespace
@@ -60,8 +59,10 @@ std::span<const Verb* const> all_verbs() {
 std::span<const Option> common_options() {
   return kCommon;
 }
-std::span<const Option> model_options() {
-  return kModel;
+std::span<const Option> model_options(unsigned groups) {
+  const std::span<const Option> all(kModel);
+  if (!(groups & kModelFlags)) return {};
+  return (groups & kModelOptions) == kModelOptions ? all : all.subspan(1);  // -q is the first
 }
 std::span<const Option> limit_options() {
   return kLimits;

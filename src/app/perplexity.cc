@@ -12,9 +12,6 @@
 namespace mantissa {
 namespace {
 
-constexpr int64_t kFileBytesMax = int64_t{4} << 30;
-constexpr int64_t kCtxDefaultMax = 2048;  // what published tables use for long-context models
-
 // clang-format off
 constexpr Option kOptions[] = {
     {"--file", OptionType::kText, "", "FILE", "the text, UTF-8"},
@@ -24,14 +21,6 @@ constexpr Option kOptions[] = {
     {"--kld-against", OptionType::kText, "", "SCHEME[@DEVICE]", "also compare with this scheme of the same model (bf16, mostly), on this device or another: bf16@cpu"},
 };
 // clang-format on
-
-int64_t ctx_of(const Args& args, const ModelOptions& options, const ModelConfig& config) {
-  const int64_t context = context_of(options, config), ctx = args.integer("ctx");
-  if (ctx > context)
-    throw Error(text("--ctx ", ctx, ": the model's context is ", context, " tokens"),
-                text("use --ctx ", context, " or less"));
-  return ctx > 0 ? ctx : std::min(context, kCtxDefaultMax);
-}
 
 void print_table(const Args& args, const Model& model, const Scored& scored, int64_t ctx,
                  size_t windows) {
@@ -59,16 +48,10 @@ void run(const Args& args) {
   if (!args.given("file"))
     throw Error("there is no text to score", "give --file FILE, for example wiki.test.raw");
   const ModelConfig config = config_of(options);
-  const int64_t ctx = ctx_of(args, options, config);
   const Tokenizer tokenizer = open_tokenizer(args, options.folder);
-  const int32_t bos = prefix_token(args, tokenizer, config);
-  const std::vector<int32_t> tokens =
-      tokenizer.encode(read_file(args.text("file"), kFileBytesMax), false);
-  if (tokens.empty()) throw Error(text(args.text("file"), " has no text"), "give another --file");
-  std::vector<Window> windows = perplexity_windows(tokens, bos, ctx, args.integer("stride"));
-  if (const int64_t limit = args.integer("limit"); limit > 0)
-    windows.resize(std::min(windows.size(), static_cast<size_t>(limit)));
-  EvalModels models = open_eval_models(args, options, config, std::min(ctx, std::ssize(tokens)));
+  const auto [windows, ctx] =
+      file_windows(args, tokenizer, options, config, args.integer("stride"));
+  EvalModels models = open_eval_models(args, options, config, std::ssize(windows.front().inputs));
   const Scored scored = score(args, models, windows);
   if (!args.flag("json")) return print_table(args, models.model, scored, ctx, windows.size());
   boost::json::object object{{"perplexity", scored.result.perplexity},

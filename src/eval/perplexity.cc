@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "eval/logprob.h"
+#include "eval/stored_logits.h"
 
 namespace mantissa {
 namespace {
@@ -122,17 +123,60 @@ PairedDifference paired_difference(std::span<const float> nlls, std::span<const 
   return out;
 }
 
+namespace {
+
+// -ln p of each target of a chunk, behind those that are there.
+void add_nlls(std::vector<float>& nlls, const ScoredRows& rows, ThreadPool& pool) {
+  const size_t first = nlls.size();
+  nlls.resize(first + rows.targets.size());
+  pool.parallel_for(std::ssize(rows.targets), 1, [&](int, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      nlls[first + static_cast<size_t>(r)] =
+          static_cast<float>(checked_lse(rows, r, 0) - logit_of(rows, r, 0));
+  });
+}
+
+// A chunk of the model's (0) and the base's (1) logits.
+void add_compared(ComparedScores& out, const ScoredRows& rows, ThreadPool& pool) {
+  const size_t first = out.nlls.size(), count = first + rows.targets.size();
+  out.nlls.resize(count);
+  out.base_nlls.resize(count);
+  out.tokens.resize(count);
+  pool.parallel_for(std::ssize(rows.targets), 1, [&](int, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const std::span<const float> x = rows.logits[0].row(r), b = rows.logits[1].row(r);
+      const double lse = checked_lse(rows, r, 0), base_lse = checked_lse(rows, r, 1);
+      const double logp = logit_of(rows, r, 0) - lse, base_logp = logit_of(rows, r, 1) - base_lse;
+      const size_t at = first + static_cast<size_t>(r);
+      out.nlls[at] = static_cast<float>(-logp);
+      out.base_nlls[at] = static_cast<float>(-base_logp);
+      const bool same_top = argmax(x) == argmax(b);
+      out.tokens[at] = {.kld = static_cast<float>(kl_divergence(b, base_lse, x, lse)),
+                        .delta_p = static_cast<float>(std::exp(logp) - std::exp(base_logp)),
+                        .same_top = same_top,
+                        .margin = same_top ? 0 : top_margin(b),
+                        .logit_gap = largest_gap(x, b)};
+    }
+  });
+}
+
+}  // namespace
+
 std::vector<float> window_nlls(const EngineModel& model, std::span<const Window> windows,
                                ThreadPool& pool, const WindowProgress& progress) {
   std::vector<float> nlls;
+  score_windows(
+      {&model, 1}, windows, [&](const ScoredRows& rows) { add_nlls(nlls, rows, pool); }, progress);
+  return nlls;
+}
+
+std::vector<float> store_windows(const EngineModel& model, std::span<const Window> windows,
+                                 StoredLogits& store, ThreadPool& pool,
+                                 const WindowProgress& progress) {
+  std::vector<float> nlls;
   const RowSink sink = [&](const ScoredRows& rows) {
-    const size_t first = nlls.size();
-    nlls.resize(first + rows.targets.size());
-    pool.parallel_for(std::ssize(rows.targets), 1, [&](int, int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r)
-        nlls[first + static_cast<size_t>(r)] =
-            static_cast<float>(checked_lse(rows, r, 0) - logit_of(rows, r, 0));
-    });
+    add_nlls(nlls, rows, pool);
+    store.append(rows.logits[0]);
   };
   score_windows({&model, 1}, windows, sink, progress);
   return nlls;
@@ -143,29 +187,25 @@ ComparedScores compare_windows(const EngineModel& model, const EngineModel& base
                                const WindowProgress& progress) {
   const EngineModel models[] = {model, base};
   ComparedScores out;
+  score_windows(
+      models, windows, [&](const ScoredRows& rows) { add_compared(out, rows, pool); }, progress);
+  return out;
+}
+
+ComparedScores compare_with_stored(const EngineModel& model, const StoredLogits& base,
+                                   std::span<const Window> windows, ThreadPool& pool,
+                                   const WindowProgress& progress) {
+  ComparedScores out;
+  std::vector<float> stored;
   const RowSink sink = [&](const ScoredRows& rows) {
-    const size_t first = out.nlls.size(), count = first + rows.targets.size();
-    out.nlls.resize(count);
-    out.base_nlls.resize(count);
-    out.tokens.resize(count);
-    pool.parallel_for(std::ssize(rows.targets), 1, [&](int, int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        const std::span<const float> x = rows.logits[0].row(r), b = rows.logits[1].row(r);
-        const double lse = checked_lse(rows, r, 0), base_lse = checked_lse(rows, r, 1);
-        const double logp = logit_of(rows, r, 0) - lse, base_logp = logit_of(rows, r, 1) - base_lse;
-        const size_t at = first + static_cast<size_t>(r);
-        out.nlls[at] = static_cast<float>(-logp);
-        out.base_nlls[at] = static_cast<float>(-base_logp);
-        const bool same_top = argmax(x) == argmax(b);
-        out.tokens[at] = {.kld = static_cast<float>(kl_divergence(b, base_lse, x, lse)),
-                          .delta_p = static_cast<float>(std::exp(logp) - std::exp(base_logp)),
-                          .same_top = same_top,
-                          .margin = same_top ? 0 : top_margin(b),
-                          .logit_gap = largest_gap(x, b)};
-      }
-    });
+    const Matrix<const float> x = rows.logits[0];
+    stored.resize(static_cast<size_t>(x.rows * x.cols));
+    const Matrix<float> b(stored.data(), x.rows, x.cols);
+    base.read(std::ssize(out.nlls), b);
+    const Matrix<const float> both[] = {x, b};
+    add_compared(out, {rows.targets, rows.windows, both}, pool);
   };
-  score_windows(models, windows, sink, progress);
+  score_windows({&model, 1}, windows, sink, progress);
   return out;
 }
 

@@ -448,6 +448,25 @@ Matrix<const float> Model::logits(std::span<const int32_t> rows) {
   return state_->transformer->logits(rows, *state_->ops, state_->queue.get());
 }
 
+std::vector<Model::LinearRows> Model::record_inputs(const Step& step) {
+  std::vector<LinearRows> inputs;
+  state_->transformer->record_inputs(&inputs);
+  forward(step);
+  state_->transformer->record_inputs(nullptr);
+  return inputs;
+}
+
+void Model::run_linears(std::span<const LinearRows> inputs,
+                        const std::function<void(size_t index, const LinearRows& output)>& take) {
+  State& s = *state_;
+  check(inputs.size() == s.layout.layers.size() * kLinearRoles, "inputs of every linear");
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    check(inputs[i].rows <= s.limits.tokens, "no more rows than a pass has");
+    take(i, s.transformer->run_linear(i / kLinearRoles, static_cast<LinearRole>(i % kLinearRoles),
+                                      inputs[i], *s.ops, s.queue.get()));
+  }
+}
+
 bool Model::runs_ahead() const {
   return !state_->ops->host_memory;
 }

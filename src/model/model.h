@@ -142,6 +142,22 @@ class Model {
   // Time inside each operation since the model was opened; needs time_operations.
   std::vector<OperationTime> operation_times() const;
 
+  // ---- the layers' linears one by one: how far those of one scheme are from another's
+  // Rows of one linear's input or output.
+  struct LinearRows {
+    int64_t layer = 0;
+    std::string kind;  // "self_attn.qkv_proj": the fused whole
+    int64_t rows = 0, cols = 0;
+    std::vector<float> values;  // [rows, cols]
+  };
+  // forward(step), and what the linears of each layer read, in the order in which they run. All of
+  // them must read the run dtype.
+  std::vector<LinearRows> record_inputs(const Step& step);
+  // What each linear makes of its input by itself, biases included: `take` gets one result after
+  // the other. At most limits().tokens rows; the last pass's hidden states are lost.
+  void run_linears(std::span<const LinearRows> inputs,
+                   const std::function<void(size_t index, const LinearRows& output)>& take);
+
   // A step that samples where the model runs. A sequence keeps its seat, below limits().sequences,
   // and sends each page of its table once; its next token may be kSampledId, what it sampled last.
   struct StepRequest {

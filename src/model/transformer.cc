@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/convert.h"
 #include "base/error.h"
 
 namespace mantissa {
@@ -238,6 +239,7 @@ void Transformer::run_attention(size_t index, View x, const Batch& batch, const 
   const LayerAttention& attention = attention_[index];
   const View qkv = view(qkv_, x.rows, qkv_cols_);
   const Activation in = branch_input(layer.norms[kAttentionIn], slots[kQkv].input, x, ops, queue);
+  record(index, kQkv, in, ops, queue);
   run_slot(slots[kQkv], in, qkv, {}, ops, queue);
   if (layer.q_norm.size > 0) {
     ops.norm_heads(qkv,
@@ -255,16 +257,20 @@ void Transformer::run_attention(size_t index, View x, const Batch& batch, const 
   attended.high = true;
   const Activation out = attended_.forms(attended, x.rows);
   ops.attention(out, qkv, attention.params, batch, kv, queue);
+  record(index, kAttentionOut, out, ops, queue);
   join(slots[kAttentionOut], out, layer.norms[kAttentionResult], x, ops, queue);
 }
 
-void Transformer::run_mlp(const Layer& layer, View x, const Ops& ops, Queue* queue) const {
+void Transformer::run_mlp(size_t index, View x, const Ops& ops, Queue* queue) const {
+  const Layer& layer = layout_.layers[index];
   const Slot* slots = layer.linears;
   const View gate_up = view(gate_up_, x.rows, 2 * config_.intermediate_size);
   const Activation in = branch_input(layer.norms[kMlpIn], slots[kGateUp].input, x, ops, queue);
+  record(index, kGateUp, in, ops, queue);
   run_slot(slots[kGateUp], in, gate_up, {}, ops, queue);
   const Activation gated = gated_.forms(slots[kDown].input, x.rows);
   ops.gate(gated, gate_up, layout_.gate, queue);
+  record(index, kDown, gated, ops, queue);
   join(slots[kDown], gated, layer.norms[kMlpResult], x, ops, queue);
 }
 
@@ -275,7 +281,7 @@ void Transformer::forward(const Batch& batch, std::span<const KvLayer> kv_layers
   ops.embed(x, layout_.embed_table(), embedding_multiplier_, batch, queue);
   for (size_t i = 0; i < layout_.layers.size(); ++i) {
     run_attention(i, x, batch, kv_layers[i], ops, queue);
-    run_mlp(layout_.layers[i], x, ops, queue);
+    run_mlp(i, x, ops, queue);
   }
 }
 
@@ -311,6 +317,60 @@ Matrix<const float> Transformer::logits(std::span<const int32_t> rows, const Ops
   host_logits_.resize(static_cast<size_t>(limits_.logits_rows * config_.vocab_size));
   ops.download(host_logits_.data(), logits_, out.rows * out.cols * 4, queue);
   return {host_logits_.data(), out.rows, out.cols};
+}
+
+void Transformer::record(size_t layer, LinearRole role, const Activation& in, const Ops& ops,
+                         Queue* queue) const {
+  if (recorded_ == nullptr) return;
+  const View x = in.high;
+  check(x.data != nullptr && x.stride == x.cols, "record_inputs: linears that read the run dtype");
+  std::vector<std::byte> stored(static_cast<size_t>(x.rows * x.cols * x.elem->bits() / 8));
+  ops.download(stored.data(), x.data, std::ssize(stored), queue);
+  Model::LinearRows& out = recorded_->emplace_back();
+  out = {.layer = static_cast<int64_t>(layer),
+         .kind = std::string(layout_.architecture->linears[role].module),
+         .rows = x.rows,
+         .cols = x.cols,
+         .values = std::vector<float>(static_cast<size_t>(x.rows * x.cols))};
+  to_f32(ConstView(stored.data(), *x.elem, x.rows, x.cols), {out.values.data(), x.rows, x.cols});
+}
+
+Model::LinearRows Transformer::run_linear(size_t layer, LinearRole role,
+                                          const Model::LinearRows& input, const Ops& ops,
+                                          Queue* queue) {
+  const Slot& slot = layout_.layers[layer].linears[role];
+  check(input.cols == slot.cols, "run_linear: a row of the linear's inputs");
+  // Memory of passes that holds as much: what is read and what is written are apart.
+  const bool from_stream = role == kQkv || role == kGateUp;
+  const ActivationBuffer& buffer = from_stream             ? hidden_
+                                   : role == kAttentionOut ? attended_
+                                                           : gated_;
+  std::byte* const from = from_stream ? x_ : role == kAttentionOut ? qkv_ : gate_up_;
+  std::byte* const to = role == kQkv ? qkv_ : role == kGateUp ? gate_up_ : x_;
+  const View high = view(from, input.rows, slot.cols);
+  const int64_t element = layout_.run_dtype->bits() / 8;
+  std::vector<std::byte> stored(static_cast<size_t>(input.rows * slot.cols * element));
+  from_f32({input.values.data(), input.rows, input.cols},
+           View(stored.data(), *layout_.run_dtype, input.rows, input.cols));
+  ops.upload(high.data, stored.data(), std::ssize(stored), queue);
+  Formats codes = slot.input;
+  codes.high = false;
+  Activation in = buffer.forms(codes, input.rows);
+  in.high = high;
+  if (in.quantized_count > 0) ops.quantize_rows(in, queue);
+  const View out = view(to, input.rows, slot.rows);
+  run_slot(slot, in, out, {}, ops, queue);
+  Model::LinearRows result{
+      .layer = input.layer,
+      .kind = input.kind,
+      .rows = input.rows,
+      .cols = slot.rows,
+      .values = std::vector<float>(static_cast<size_t>(input.rows * slot.rows))};
+  stored.resize(static_cast<size_t>(input.rows * slot.rows * element));
+  ops.download(stored.data(), out.data, std::ssize(stored), queue);
+  to_f32(ConstView(stored.data(), *layout_.run_dtype, input.rows, slot.rows),
+         {result.values.data(), input.rows, slot.rows});
+  return result;
 }
 
 bool Transformer::rows_share_scales() const {

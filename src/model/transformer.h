@@ -58,6 +58,11 @@ class Transformer {
   Matrix<float> last_logits(int64_t rows) const { return {logits_, rows, config_.vocab_size}; }
   // head() and its result on the host; waits for it.
   Matrix<const float> logits(std::span<const int32_t> rows, const Ops& ops, Queue* queue);
+  // While `inputs` is not null, passes add what every linear of the layers reads. One linear of a
+  // layer by itself: what it makes of such rows, without residual.
+  void record_inputs(std::vector<Model::LinearRows>* inputs) { recorded_ = inputs; }
+  Model::LinearRows run_linear(size_t layer, LinearRole role, const Model::LinearRows& input,
+                               const Ops& ops, Queue* queue);
   // Whether a row's values depend on the others of its pass: some activation has one scale for all.
   bool rows_share_scales() const;
 
@@ -75,10 +80,12 @@ class Transformer {
                           Queue* queue) const;
   void run_attention(size_t index, View x, const Batch& batch, const KvLayer& kv, const Ops& ops,
                      Queue* queue) const;
-  void run_mlp(const Layer& layer, View x, const Ops& ops, Queue* queue) const;
+  void run_mlp(size_t index, View x, const Ops& ops, Queue* queue) const;
   // x += the branch's last linear, normalized or multiplied where the family does so.
   void join(const Slot& slot, const Activation& in, const Vector& norm, View x, const Ops& ops,
             Queue* queue) const;
+  void record(size_t layer, LinearRole role, const Activation& in, const Ops& ops,
+              Queue* queue) const;
   void run_slot(const Slot& slot, const Activation& x, View out, ConstView residual, const Ops& ops,
                 Queue* queue) const;
 
@@ -100,6 +107,7 @@ class Transformer {
   float* logits_ = nullptr;                               // [R, vocab]
   std::vector<float> host_logits_;  // where the device's memory is not the host's
   int64_t tokens_ = 0;              // of the last pass
+  std::vector<Model::LinearRows>* recorded_ = nullptr;
 };
 
 }  // namespace mantissa
