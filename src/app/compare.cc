@@ -339,8 +339,9 @@ void Comparer::measure_speed(SchemeFigures& out, Model& model) {
   std::vector<LatencyIteration> iterations;
   {
     Progress bar(args_, text("timing ", out.scheme, " (", at_ + 1, " of ", count_, ")"));
-    iterations = measure_latency(engine_model(model), latency_,
-                                 [&](int64_t done, int64_t all) { bar.update(done, all); });
+    LatencyEvents events;
+    events.progress = [&](int64_t done, int64_t total) { bar.update(done, total); };
+    iterations = measure_latency(engine_model(model), latency_, events);
   }
   out.read_gb_s = (before + ops_.read_gb_s(queue_.get())) / 2;
   out.prefill_tok_s = mean_std(prefill_rates(latency_, iterations));
