@@ -10,27 +10,54 @@ llama-bench and llama-batched-bench; models are given by path. Nothing is built 
       [--measure prefill,decode,batch16,batch32] [--neighbour 0] [--launcher "CMD"] [--json FILE]
 
 A pair is SCHEME=GGUF: what of ours stands beside which of theirs. --neighbour C keeps core C busy
-with another process all the time. --launcher is put before every command that is timed.
+with another process all the time; without it, a run during which other processes took more than a
+tenth of a core is repeated. --launcher is put before every command that is timed.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import re
+import resource
 import shlex
 import subprocess
 import sys
+import time
 
+OTHERS_MOST = 0.1  # cores
 PROMPT, ANSWER, BATCH_PROMPT, BATCH_ANSWER = 512, 48, 16, 17
 
 
-def run(command, launcher):
-    done = subprocess.run(shlex.split(launcher) + [str(c) for c in command], capture_output=True,
-                          text=True, check=False)
-    if done.returncode != 0:
-        tail = (done.stderr or done.stdout).strip().splitlines()[-3:]
-        raise RuntimeError(f"{pathlib.Path(str(command[0])).name} failed: {' / '.join(tail)}")
-    return done.stdout
+def busy_seconds():
+    """Processor time of everything that ran on this machine, in seconds."""
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def run(command, args):
+    """The command's output; again where other processes took part of the machine meanwhile."""
+    name = pathlib.Path(str(command[0])).name
+    for attempt in range(args.attempts):
+        busy, own, start = busy_seconds(), own_seconds(), time.monotonic()
+        done = subprocess.run(shlex.split(args.launcher) + [str(c) for c in command],
+                              capture_output=True, text=True, check=False)
+        seconds = time.monotonic() - start
+        others = (busy_seconds() - busy - (own_seconds() - own)) / seconds
+        if done.returncode != 0:
+            tail = (done.stderr or done.stdout).strip().splitlines()[-3:]
+            raise RuntimeError(f"{name} failed: {' / '.join(tail)}")
+        if args.neighbour is not None or others < OTHERS_MOST:
+            return done.stdout
+        print(f"{name}, attempt {attempt + 1}: other processes took {others:.2f} cores",
+              file=sys.stderr)
+    raise RuntimeError(f"{name}: the machine was never free")
 
 
 class Ours:
@@ -49,7 +76,7 @@ class Ours:
                    a.lm_head_scheme]
         if not (pathlib.Path(a.model) / "tokenizer.json").exists():
             command += ["--load-format", "dummy"]
-        result = json.loads(run(command, a.launcher))
+        result = json.loads(run(command, a))
         key = "prefill_tok_s" if measure == "prefill" else "decode_tok_s"
         state = {k: result.get(k) for k in ("read_gb_s_before", "read_gb_s_after",
                                             "core_round_trip_ns_before",
@@ -66,12 +93,12 @@ class Peer:
         if measure in ("prefill", "decode"):
             prompt, answer = (PROMPT, 0) if measure == "prefill" else (0, ANSWER)
             out = run([self.folder / "llama-bench", "-m", gguf, "-p", prompt, "-n", answer, "-r",
-                       a.iterations, "-t", a.threads, "-o", "json"], a.launcher)
+                       a.iterations, "-t", a.threads, "-o", "json"], a)
             return json.loads(out[out.index("["):])[0]["avg_ts"]
         batch = batch_of(measure)
         out = run([self.folder / "llama-batched-bench", "-m", gguf, "-npp", BATCH_PROMPT, "-ntg",
                    BATCH_ANSWER - 1, "-npl", batch, "-t", a.threads, "-c",
-                   batch * (BATCH_PROMPT + BATCH_ANSWER + 32)], a.launcher)
+                   batch * (BATCH_PROMPT + BATCH_ANSWER + 32)], a)
         rows = re.findall(r"^\|" + r"\s*([\d.]+)\s*\|" * 10 + r"\s*$", out, re.M)
         if not rows:
             raise RuntimeError(f"{self.name}: no row in the output of llama-batched-bench")
@@ -138,6 +165,8 @@ def main():
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument("--neighbour", type=int, metavar="CORE")
     parser.add_argument("--launcher", default="")
+    parser.add_argument("--attempts", type=int, default=4,
+                        help="of a run while others use the machine (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     neighbour = None

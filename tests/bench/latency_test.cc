@@ -48,6 +48,26 @@ TEST(Latency, RunsPrefillInFullPassesThenOneStepAToken) {
   EXPECT_EQ(fake.step_tokens, (std::vector<int64_t>{16, 14, 3, 3, 3}));
 }
 
+TEST(Latency, SaysWhenPhasesBeginAndEnd) {
+  FakeModel fake(kLimits);
+  std::vector<std::string> events;
+  const auto note = [&](const char* what) {
+    return [&events, what](LatencyPhase phase, bool warmup) {
+      events.push_back(std::string(what) +
+                       (phase == LatencyPhase::kPrefill ? " prefill" : " decode") +
+                       (warmup ? " warmup" : ""));
+    };
+  };
+  const LatencyOptions options{
+      .batch_size = 1, .input_len = 2, .output_len = 2, .iterations = 1, .warmup = 1};
+  measure_latency(fake.engine_model(), options,
+                  {.progress = {}, .begins = note("begin"), .ended = note("end")});
+  EXPECT_EQ(events,
+            (std::vector<std::string>{"begin prefill warmup", "end prefill warmup",
+                                      "begin decode warmup", "end decode warmup", "begin prefill",
+                                      "end prefill", "begin decode", "end decode"}));
+}
+
 TEST(Latency, LeavesWarmupOut) {
   FakeModel fake(kLimits);
   std::vector<int64_t> progress;

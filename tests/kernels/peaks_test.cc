@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/thread_pool.h"
+
 namespace mantissa {
 namespace {
 
@@ -40,6 +42,19 @@ TEST_F(PeaksTest, AreMeasuredOnceAndThenRead) {
   cpu.close(queue);
   EXPECT_EQ(again.machine, first.machine);
   EXPECT_NEAR(again.read_gb_s[0], first.read_gb_s[0], 1e-3 * first.read_gb_s[0]);
+}
+
+TEST(ThreadTimes, ArePlausible) {
+  const ThreadTimes times = measure_threads(2);
+  for (const double us : {times.fork_join_us, times.fork_join_slept_us}) {
+    EXPECT_GT(us, 0.01);
+    EXPECT_LT(us, 1e6);
+  }
+  if (usable_cores() < 2) {
+    EXPECT_EQ(times.round_trip_ns, 0);
+  } else {
+    EXPECT_GT(times.round_trip_ns, 1);
+  }
 }
 
 TEST_F(PeaksTest, ADamagedCacheIsMeasuredAnew) {
