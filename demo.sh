@@ -24,7 +24,7 @@ echo
 printf '%-18s %12s %10s %12s %12s\n' scheme weights "of bf16" perplexity "tokens/s"
 for scheme in "${schemes[@]}"; do
   quality=$(measure perplexity "$model" --file "$text" --ctx 512 -q "$scheme")
-  speed=$(measure bench latency "$model" -q "$scheme")
+  speed=$(measure bench latency "$model" -q "$scheme" --iterations 5 --warmup 2)
   [[ "$scheme" != bf16 ]] || bf16=$speed
   python3 - "$scheme" "$quality" "$speed" "$bf16" <<'PY'
 import json

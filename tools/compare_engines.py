@@ -11,7 +11,7 @@ llama-bench and llama-batched-bench; models are given by path. Nothing is built 
 
 A pair is SCHEME=GGUF: what of ours stands beside which of theirs. --neighbour C keeps core C busy
 with another process all the time; without it, a run during which other processes took more than a
-tenth of a core is repeated. --launcher is put before every command that is timed.
+quarter of a core is repeated. --launcher is put before every command that is timed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 
-OTHERS_MOST = 0.1  # cores
+OTHERS_MOST = 0.25  # cores
 PROMPT, ANSWER, BATCH_PROMPT, BATCH_ANSWER = 512, 48, 16, 17
 
 
@@ -41,18 +41,28 @@ def own_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
+def watch(command):
+    """Runs the command and says on the last line of standard error what others took, in cores."""
+    busy, own, start = busy_seconds(), own_seconds(), time.monotonic()
+    code = subprocess.run(command, check=False).returncode
+    seconds = time.monotonic() - start
+    others = (busy_seconds() - busy - (own_seconds() - own)) / seconds
+    print(f"\n{others:.3f}", file=sys.stderr)
+    return code
+
+
 def run(command, args):
     """The command's output; again where other processes took part of the machine meanwhile."""
     name = pathlib.Path(str(command[0])).name
+    # Watched from inside the launcher, which may wait.
+    whole = shlex.split(args.launcher) + [sys.executable, __file__, "--watch"]
     for attempt in range(args.attempts):
-        busy, own, start = busy_seconds(), own_seconds(), time.monotonic()
-        done = subprocess.run(shlex.split(args.launcher) + [str(c) for c in command],
-                              capture_output=True, text=True, check=False)
-        seconds = time.monotonic() - start
-        others = (busy_seconds() - busy - (own_seconds() - own)) / seconds
+        done = subprocess.run(whole + [str(c) for c in command], capture_output=True, text=True,
+                              check=False)
         if done.returncode != 0:
             tail = (done.stderr or done.stdout).strip().splitlines()[-3:]
             raise RuntimeError(f"{name} failed: {' / '.join(tail)}")
+        others = float(done.stderr.strip().splitlines()[-1])
         if args.neighbour is not None or others < OTHERS_MOST:
             return done.stdout
         print(f"{name}, attempt {attempt + 1}: other processes took {others:.2f} cores",
@@ -187,4 +197,6 @@ def main():
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--watch"]:
+        sys.exit(watch(sys.argv[2:]))
     main()

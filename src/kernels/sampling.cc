@@ -22,25 +22,39 @@ bool before(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-// The largest value; sets `bad` for NaN and +infinity.
-float max_of(std::span<const float> values, bool& bad) {
-  float lane_max[kLanes];
-  int32_t lane_bad[kLanes] = {};
-  std::fill_n(lane_max, kLanes, -kInfinity);
-  size_t i = 0;
-  for (; i + kLanes <= values.size(); i += kLanes) {
+struct Top {
+  float value = -kInfinity;
+  size_t block = 0;  // where the first block that holds it begins
+  bool bad = false;  // there is a NaN or +infinity
+};
+
+// The largest value, by blocks: which of them holds it is known without a second pass.
+Top top_of(std::span<const float> values) {
+  Top top;
+  for (size_t begin = 0; begin < values.size(); begin += kBlock) {
+    const std::span<const float> block =
+        values.subspan(begin, std::min(kBlock, values.size() - begin));
+    float lane_max[kLanes];
+    int32_t lane_bad[kLanes] = {};
+    std::fill_n(lane_max, kLanes, -kInfinity);
+    size_t i = 0;
+    for (; i + kLanes <= block.size(); i += kLanes) {
+      for (size_t j = 0; j < kLanes; ++j) {
+        const float v = block[i + j];
+        lane_max[j] = v > lane_max[j] ? v : lane_max[j];
+        lane_bad[j] |= v < kInfinity ? 0 : 1;
+      }
+    }
+    for (; i < block.size(); ++i) {
+      lane_max[0] = block[i] > lane_max[0] ? block[i] : lane_max[0];
+      lane_bad[0] |= block[i] < kInfinity ? 0 : 1;
+    }
     for (size_t j = 0; j < kLanes; ++j) {
-      const float v = values[i + j];
-      lane_max[j] = v > lane_max[j] ? v : lane_max[j];
-      lane_bad[j] |= v < kInfinity ? 0 : 1;
+      if (lane_max[j] > top.value) top = {lane_max[j], begin, top.bad};
+      top.bad = top.bad || lane_bad[j] != 0;
     }
   }
-  for (; i < values.size(); ++i) {
-    lane_max[0] = values[i] > lane_max[0] ? values[i] : lane_max[0];
-    lane_bad[0] |= values[i] < kInfinity ? 0 : 1;
-  }
-  bad = std::any_of(lane_bad, lane_bad + kLanes, [](int32_t b) { return b != 0; });
-  return *std::max_element(lane_max, lane_max + kLanes);
+  return top;
 }
 
 void weigh(std::span<const float> logits, float max, float temperature,
@@ -64,8 +78,9 @@ uint64_t mass_of(std::span<const Candidate> candidates) {
   return sum;
 }
 
-int32_t first_at(std::span<const float> logits, float value) {
-  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), value) - logits.begin());
+int32_t first_at(std::span<const float> logits, const Top& top) {
+  const auto from = logits.begin() + static_cast<ptrdiff_t>(top.block);
+  return static_cast<int32_t>(std::find(from, logits.end(), top.value) - logits.begin());
 }
 
 // The k highest logits and all that tie with the last of them, of those whose weight is at least
@@ -158,14 +173,13 @@ int32_t draw_any(const SampleParams& params, int64_t position, SamplerScratch& s
 
 SampledRow sample_row(std::span<const float> logits, const uint32_t* seen, int64_t position,
                       const SampleParams& params, SamplerScratch& s) {
-  bool bad = false;
-  float max = max_of(logits, bad);
-  if (bad) {
+  Top top = top_of(logits);
+  if (top.bad) {
     const auto at =
         std::find_if(logits.begin(), logits.end(), [](float v) { return !(v < kInfinity); });
     return {static_cast<int32_t>(at - logits.begin()), SampleStatus::kBadLogit, *at};
   }
-  if (max == -kInfinity) return {0, SampleStatus::kAllMinusInfinity};
+  if (top.value == -kInfinity) return {0, SampleStatus::kAllMinusInfinity};
   if (params.repetition_penalty != 1) {
     s.logits.assign(logits.begin(), logits.end());
     for (size_t i = 0; i < logits.size(); ++i) {
@@ -173,19 +187,18 @@ SampledRow sample_row(std::span<const float> logits, const uint32_t* seen, int64
         s.logits[i] = sampling::penalized(logits[i], params.repetition_penalty);
     }
     logits = s.logits;
-    max = max_of(logits, bad);
-    if (bad || max == -kInfinity) return {0, SampleStatus::kPenaltyRange};
+    top = top_of(logits);
+    if (top.bad || top.value == -kInfinity) return {0, SampleStatus::kPenaltyRange};
   }
-  if (params.temperature == 0) return {first_at(logits, max)};
-  weigh(logits, max, params.temperature, s.weights);
+  if (params.temperature == 0) return {first_at(logits, top)};
+  weigh(logits, top.value, params.temperature, s.weights);
   return {sampling::draws_from_all(params) ? draw_any(params, position, s)
                                            : draw_filtered(params, logits, position, s)};
 }
 
 LogprobRow logprob_row(std::span<const float> logits, int32_t chosen, SamplerScratch& s) {
   LogprobRow row{};
-  bool bad = false;
-  row.max = max_of(logits, bad);
+  row.max = top_of(logits).value;
   row.chosen = logits[static_cast<size_t>(chosen)];
   weigh(logits, row.max, 1, s.weights);
   row.mass = mass_of(s.weights, 0);

@@ -285,9 +285,14 @@ TEST(Json, InspectShowsTensorsAndThePlan) {
 TEST(Json, BenchLatencyHasTheFieldsThatScriptsRelyOn) {
   const RunResult result =
       run_mantissa({"bench", "latency", demo_model(), "--load-format", "dummy", "--input-len", "4",
-                    "--output-len", "4", "--iterations", "2", "--json"});
+                    "--output-len", "4", "--iterations", "2", "--operations", "--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const json::Document document = json::parse(result.out, "bench latency");
+  for (const char* phase : {"prefill", "decode"}) {
+    const json::Value operations = document.root().at("operations_ms").at(phase);
+    for (const char* name : {"attention", "sample", "rms_norm", "between them"})
+      EXPECT_GE(operations.at(name).as_number(), 0) << phase << " " << name;
+  }
   for (const char* name : {"decode_tok_s", "decode_tok_s_std", "prefill_tok_s", "weights_gb_s",
                            "pct_of_read_bandwidth", "threads"})
     EXPECT_GE(document.root().at(name).as_number(), 0) << name;
