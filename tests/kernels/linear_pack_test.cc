@@ -93,6 +93,8 @@ TEST(LinearPack, PlannedBytesAreCodesAndScales) {
       {"int4_weight_only:g64:asym", n * k / 2 + n * k / 64 * 3},
       {"int4_int8:g32", n * k / 2 + n * k / 32 * 2},
       {"int4_int8:g32:asym", n * k / 2 + n * k / 32 * 3},
+      {"int8_int5:g32", n * k / 8 * 5 + n * k / 32 * 2},
+      {"int8_int1:g128", n * k / 8 + n * k / 128 * 3},
       {"int8_int8:g32", n * k + n * k / 32 * 4},
       {"int1_weight_only:g128", n * k / 8 + n * k / 128 * 3},
       {"int2_weight_only:g64", n * k / 4 + n * k / 64 * 2},

@@ -35,12 +35,6 @@ Order order_of(const Spec& spec, bool integers) {
   return spec.elem->bits() <= 4 && !spec.codebook ? Order::kWords : Order::kPairs;
 }
 
-// Integers beside int8 activations take 4 or 8 bits.
-int stored_bits(const Elem& elem, bool integers) {
-  if (!integers) return elem.bits();
-  return elem.bits() <= 4 ? 4 : 8;
-}
-
 DecodeTable make_table(const Elem& elem, bool asymmetric) {
   DecodeTable t;
   const auto difference = [&](uint32_t index) {
@@ -87,9 +81,9 @@ std::string layout_refuses(const WeightRequest& request, bool integers) {
   for (const FormRow& row : kForms) scale_known |= *row.elem == *spec.scale;
   if (spec.elem->bits() > 8) return text(spec.elem->name, " is no code of up to 8 bits");
   if (!scale_known) return text("scales of format ", spec.scale->name, " have no packed form");
-  if (integers && !whole_row && spec.block.cols > kIntChunk)
-    return text("groups of ", spec.block.cols, " inputs leave int32");
-  const int inputs = block_inputs(stored_bits(*spec.elem, integers));
+  if (integers && !whole_row && spec.block.cols > kIntGroupMost)
+    return text("groups of ", spec.block.cols, " inputs are too long for sums of integers");
+  const int inputs = block_inputs(spec.elem->bits());
   if (!whole_row && spec.block.cols % inputs != 0)
     return text("groups of ", spec.block.cols, " of ", spec.elem->name, " are no multiple of ",
                 inputs);
@@ -105,7 +99,7 @@ PackedLayout packed_layout(const WeightRequest& request, bool integers) {
   l.integers = integers;
   l.codes = codes_of(elem);
   if (l.codes == Codes::kPacked) {
-    l.bits = stored_bits(elem, integers);
+    l.bits = elem.bits();
     l.order = order_of(spec, integers);
     l.inputs = block_inputs(l.bits);
     l.block_bytes = kStrip * l.inputs * l.bits / 8;

@@ -136,21 +136,24 @@ PreparedInput prepare(const Activation& x, const Weight& w, const Planned& plan,
 void stage(const QuantizedActivation& x, const Planned& plan, CpuQueue& queue, LinearArgs& args) {
   const PackedLayout& l = plan.layout;
   const int64_t width = l.k_blocks * l.inputs, rows = x.codes.rows;
-  const bool as_it_is = width == l.cols;
+  const IntIsa& isa = integer_kernels_of(plan.kernel.isa);
   IntStage s;
+  s.wide = l.bits == 8 && isa.wide_bytes;
+  const bool as_it_is = !s.wide && width == l.cols;
   s.from = x.codes.data;
   s.from_stride = x.codes.stride;
   s.cols = l.cols;
   s.width = width;
-  if (!as_it_is) s.to = queue.scratch(ScratchUse::kLinearInput).get_as<uint8_t>(rows * width);
+  if (!as_it_is)
+    s.to = queue.scratch(ScratchUse::kLinearInput).get(rows * width * (s.wide ? 2 : 1));
   s.sums = queue.scratch(ScratchUse::kLinearSums).get_as<int32_t>(rows * l.parts);
   s.parts = l.parts;
   s.part = l.grouped ? l.group : kIntChunk;
   s.factor = l.asymmetric ? -1 : -l.zero_shift;
-  const IntIsa& isa = integer_kernels_of(plan.kernel.isa);
   queue.pool.parallel_for(rows, kRowsAtOnce,
                           [&](int, int64_t begin, int64_t end) { isa.stage(s, begin, end); });
-  args.x = as_it_is ? x.codes.data : s.to;
+  args.x = s.to;
+  if (as_it_is) args.x = x.codes.data;
   args.x_stride = as_it_is ? x.codes.stride : width;
   args.x_sums = s.sums;
   args.parts = l.parts;

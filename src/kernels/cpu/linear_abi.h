@@ -16,6 +16,8 @@ inline constexpr int kBlockBytes = 64;  // 16 channels x one dword
 // (code - zero) * (x - zero) of this many inputs is summed in int32 without overflow: 255 * 255 *
 // 2^15 < 2^31. A whole number of K blocks of every layout.
 inline constexpr int64_t kIntChunk = 1 << 15;
+// Most inputs of a group beside int8 activations: their unpacked codes stay in scratch.
+inline constexpr int64_t kIntGroupMost = 1 << 13;
 
 // What a K block holds of one output channel.
 enum class Codes : uint8_t {
@@ -104,18 +106,21 @@ struct LinearIsa {
 };
 extern const LinearIsa kLinearPortable, kLinearAvx2, kLinearAvx512;
 
-// int8 activations for the integer kernels: x as LinearArgs::x and x_sums.
+// int8 activations for the integer kernels: x as LinearArgs::x and x_sums. Wide: as int16, the four
+// inputs of a dword in the order 0, 2, 1, 3.
 struct IntStage {
   const uint8_t* from = nullptr;  // [M][cols], rows `from_stride` apart
   int64_t from_stride = 0, cols = 0;
-  uint8_t* to = nullptr;  // [M][width]; null: x is read where it is, width = cols
+  bool wide = false;
+  void* to = nullptr;  // [M][width]; null: x is read where it is, width = cols
   int64_t width = 0;
   int32_t* sums = nullptr;      // [M][parts]
   int64_t parts = 0, part = 0;  // inputs of a part
   int32_t factor = 0;           // of the sums
 };
 struct IntIsa {
-  LinearRun run;  // kPacked in kDwords, of 4 or 8 bits
+  LinearRun run;    // kPacked in kDwords
+  bool wide_bytes;  // x of codes of 8 bits is wide
   void (*stage)(const IntStage&, int64_t m_begin, int64_t m_end);
 };
 extern const IntIsa kIntPortable, kIntAvx2, kIntAvx512;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cpu/linear_abi.h"
+#include "kernels/cpu/linear_blocks.h"
 #include "kernels/cpu/simd_avx512.h"
 
 namespace mantissa::cpu {
@@ -40,76 +41,10 @@ MANTISSA_SIMD I broadcast(const void* x) {
   return _mm512_set1_epi32(dword);
 }
 
-// Loops that are gone before the optimizer looks for arrays to keep in registers:
-// unrolled<N>([&](auto i) {...}) with i() a constant.
-template <int kValue>
-struct Index {
-  constexpr int operator()() const { return kValue; }
-};
-template <class Body, int... kValues>
-MANTISSA_SIMD void unrolled_over(const Body& body, Index<kValues>... values) {
-  (body(values), ...);
-}
-template <int kCount, int... kDone, class Body>
-MANTISSA_SIMD void unrolled(const Body& body, Index<kDone>... done) {
-  if constexpr (sizeof...(kDone) == kCount) {
-    unrolled_over(body, done...);
-  } else {
-    unrolled<kCount>(body, done..., Index<static_cast<int>(sizeof...(kDone))>{});
-  }
-}
-#define MANTISSA_INLINE __attribute__((always_inline))
-template <int kRows, int kColumns, class Body>
-MANTISSA_SIMD void each(const Body& body) {
-  unrolled<kRows>([&](auto r) MANTISSA_INLINE {
-    unrolled<kColumns>([&](auto c) MANTISSA_INLINE { body(r, c); });
-  });
-}
-
-// Calls call(Index<count>), 1 <= count <= kMost.
-template <int kMost, class Call>
-static void with_count(int64_t count, const Call& call) {
-  if (count == kMost) {
-    call(Index<kMost>{});
-  } else if constexpr (kMost > 1) {
-    with_count<kMost - 1>(count, call);
-  }
-}
-
-// Calls block.run<kRows>(first) for blocks of rows of nearly equal size, at most kMost each.
-template <int kMost = kGemmRows, class Block>
+template <class Block>
 static void for_row_blocks(int64_t rows, const Block& block) {
-  int64_t blocks = (rows + kMost - 1) / kMost;
-  for (int64_t r = 0; blocks > 0; --blocks) {
-    const int64_t count = (rows - r + blocks - 1) / blocks;
-    with_count<kMost>(count, [&](auto rows_now) { block.template run<rows_now()>(r); });
-    r += count;
-  }
+  for_row_blocks<kGemmRows>(rows, block);
 }
-
-// Packed bytes that will be read next, fetched into L2 while this panel is multiplied: each row's
-// share. Weights that are read as they are, by one block of rows, stream by themselves.
-struct Ahead {
-  const uint8_t* first;
-  int64_t bytes_per_row;
-
-  Ahead(const uint8_t* next, int64_t bytes, int64_t rows)
-      : first(next), bytes_per_row(rows > 0 ? bytes / rows : 0) {}
-};
-// Of one block of rows, step by step.
-struct Fetch {
-  const uint8_t* at;
-  int64_t step;
-
-  MANTISSA_INLINE Fetch(const Ahead& ahead, int64_t row, int64_t rows, int64_t steps)
-      : at(ahead.first + row * ahead.bytes_per_row),
-        step((rows * ahead.bytes_per_row + steps - 1) / (steps > 0 ? steps : 1)) {}
-  MANTISSA_INLINE void next() {
-    _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1);
-    _mm_prefetch(reinterpret_cast<const char*>(at + kBlockBytes), _MM_HINT_T1);
-    at += step;
-  }
-};
 
 }  // namespace
 }  // namespace mantissa::cpu

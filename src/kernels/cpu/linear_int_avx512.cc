@@ -8,54 +8,54 @@ namespace {
 #include "kernels/cpu/linear_int.inc"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kGroupRows = 2, kFewRows = 1;
+constexpr int kGroupRows = 2, kWideRows = 1;
 #else
 // The register tiles: 24 sums; with groups 12 sums and 12 totals, of 6 rows x 2 strips or, up to
-// kFewRows rows, of whole tiles, which then are read in one sequence.
-constexpr int kGroupRows = 6, kFewRows = 3;
+// kWideRows rows, of whole tiles, which then are read in one sequence.
+constexpr int kGroupRows = 6, kWideRows = kFewRows;
 #endif
 
-// ---- decoders: operand kStep of a block as 64 unsigned codes, 4 of each channel
+// ---- decoders: operand kPart of a step as 64 unsigned codes, 4 of each channel
 
-struct DecodeInt8 {
-  static constexpr int kSteps = 1;
-  template <int kStep>
+struct DecodeBytes {
+  static constexpr int kParts = 1;
+  template <int kPart>
   MANTISSA_INLINE I operand(const uint8_t* block) const {
     return _mm512_loadu_si512(block);
   }
 };
 
-struct DecodeInt4 {
-  static constexpr int kSteps = 2;
+struct DecodeNibbles {
+  static constexpr int kParts = 2;
   I low = _mm512_set1_epi8(15);
-  template <int kStep>
+  template <int kPart>
   MANTISSA_INLINE I operand(const uint8_t* block) const {
     const I codes = _mm512_loadu_si512(block);
-    return _mm512_and_si512(kStep == 0 ? codes : _mm512_srli_epi16(codes, 4), low);
+    return _mm512_and_si512(kPart == 0 ? codes : _mm512_srli_epi16(codes, 4), low);
   }
 };
 
-// Calls call(decoder) with the decoder of the weight.
+// Calls call(decoder) with the decoder of the panel's codes.
 template <class Call>
-MANTISSA_SIMD void with_decoder(int bits, const Call& call) {
-  if (bits == 8) {
-    call(DecodeInt8{});
+MANTISSA_SIMD void with_decoder(const IntTile& tile, const Call& call) {
+  if (tile.a.bits == 4) {
+    call(DecodeNibbles{});
   } else {
-    call(DecodeInt4{});
+    call(DecodeBytes{});
   }
 }
 
-// sums[kRows][kStrips] += one block.
+// sums[kRows][kStrips] += one step.
 template <int kRows, int kStrips, class Decoder>
-MANTISSA_SIMD void dot_block(const Decoder& decode, const uint8_t* w, const int8_t* x,
-                             int64_t x_stride, I (&sums)[kRows][kStrips]) {
-  unrolled<Decoder::kSteps>([&](auto step) MANTISSA_INLINE {
+MANTISSA_SIMD void dot_step(const Decoder& decode, const uint8_t* w, const int8_t* x,
+                            int64_t x_stride, I (&sums)[kRows][kStrips]) {
+  unrolled<Decoder::kParts>([&](auto part) MANTISSA_INLINE {
     I codes[kStrips];
     unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
-      codes[s()] = decode.template operand<step()>(w + s() * kBlockBytes);
+      codes[s()] = decode.template operand<part()>(w + s() * kBlockBytes);
     });
     unrolled<kRows>([&](auto r) MANTISSA_INLINE {
-      const I xs = broadcast(x + r() * x_stride + 4 * step());
+      const I xs = broadcast(x + r() * x_stride + 4 * part());
       unrolled<kStrips>([&](auto s) MANTISSA_INLINE { dot_int8(sums[r()][s()], codes[s()], xs); });
     });
   });
@@ -73,18 +73,18 @@ struct GemmInt {
   template <int kRows>
   __attribute__((noinline)) void run(int64_t first) const {
     const Decoder decode = decoder;
-    const int64_t jump = tile.jump(), x_stride = tile.a.x_stride, blocks = tile.end - tile.begin;
+    const int64_t jump = tile.jump(), x_stride = tile.a.x_stride;
     int32_t* to = sums + first * kTile + strip * kStrip;
     I acc[kRows][kStrips];
     each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
       acc[r()][s()] = _mm512_loadu_si512(to + r() * kTile + s() * kStrip);
     });
-    const uint8_t* w = tile.codes() + strip * kBlockBytes;
+    const uint8_t* w = tile.codes + strip * kBlockBytes;
     const int8_t* x = tile.x() + first * x_stride;
-    Fetch fetch(ahead, first, kRows, blocks);
-    for (int64_t b = 0; b < blocks; ++b, w += jump, x += 4 * Decoder::kSteps) {
+    Fetch fetch(ahead, first, kRows, tile.steps);
+    for (int64_t step = 0; step < tile.steps; ++step, w += jump, x += 4 * Decoder::kParts) {
       fetch.next();
-      dot_block(decode, w, x, x_stride, acc);
+      dot_step(decode, w, x, x_stride, acc);
     }
     each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
       _mm512_storeu_si512(to + r() * kTile + s() * kStrip, acc[r()][s()]);
@@ -111,12 +111,12 @@ struct GemmIntGroups {
     each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
       total[r()][s()] = load(to + r() * kTile + s() * kStrip);
     });
-    const uint8_t* w = tile.codes() + strip * kBlockBytes;
+    const uint8_t* w = tile.codes + strip * kBlockBytes;
     const int8_t* x = tile.x() + first * x_stride;
-    int64_t group = tile.begin / a.group_blocks;
-    const int32_t* x_sums = a.x_sums + (tile.m + first) * parts + group;
-    Fetch fetch(ahead, first, kRows, tile.end - tile.begin);
-    for (int64_t b = tile.begin; b < tile.end; ++group, ++x_sums) {
+    int64_t group = tile.group();
+    const int32_t* x_sums = tile.x_sums() + first * parts;
+    Fetch fetch(ahead, first, kRows, tile.steps);
+    for (int64_t step = 0; step < tile.steps; ++group, ++x_sums) {
       I sums[kRows][kStrips];
       I zeros[kStrips];
       unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
@@ -132,10 +132,10 @@ struct GemmIntGroups {
           }
         });
       });
-      for (const int64_t stop = least(b + a.group_blocks, tile.end); b < stop;
-           ++b, w += jump, x += 4 * Decoder::kSteps) {
+      for (const int64_t stop = least(step + tile.group_steps, tile.steps); step < stop;
+           ++step, w += jump, x += 4 * Decoder::kParts) {
         fetch.next();
-        dot_block(decode, w, x, x_stride, sums);
+        dot_step(decode, w, x, x_stride, sums);
       }
       unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
         const F scale = group_scale(a, tile.t, group, strip + s());
@@ -149,15 +149,6 @@ struct GemmIntGroups {
     });
   }
 };
-
-// The next panel's codes, fetched while this one is multiplied: the share of a run over `strips`
-// strips. Nothing where all rows are one block of a whole tile: that reads one sequence.
-MANTISSA_SIMD Ahead ahead_of(const IntTile& tile, int64_t strip, int64_t strips, int64_t most) {
-  const int64_t bytes = (tile.end - tile.begin) * tile.jump();
-  const bool streams = strips == tile.t.strips && tile.rows <= most;
-  return {tile.codes() + bytes + bytes / tile.t.strips * strip,
-          streams ? 0 : bytes / tile.t.strips * strips, tile.rows};
-}
 
 template <class Decoder>
 static void sums_of(const IntTile& tile, const Decoder& decoder, int32_t* sums) {
@@ -173,7 +164,7 @@ static void sums_of(const IntTile& tile, const Decoder& decoder, int32_t* sums) 
 }
 
 static void int_sums(const IntTile& tile, int32_t* sums) {
-  with_decoder(tile.a.bits, [&](const auto& decoder) { sums_of(tile, decoder, sums); });
+  with_decoder(tile, [&](const auto& decoder) { sums_of(tile, decoder, sums); });
 }
 
 template <bool kZeros, int kStrips, int kMost, class Decoder>
@@ -185,8 +176,8 @@ static void groups_of(const IntTile& tile, const Decoder& decoder, int64_t strip
 
 template <bool kZeros, class Decoder>
 static void groups_of(const IntTile& tile, const Decoder& decoder, float* totals) {
-  if (tile.t.strips == kTileStrips && tile.rows <= kFewRows) {
-    groups_of<kZeros, kTileStrips, kFewRows>(tile, decoder, 0, totals);
+  if (tile.t.strips == kTileStrips && tile.rows <= kWideRows) {
+    groups_of<kZeros, kTileStrips, kWideRows>(tile, decoder, 0, totals);
     return;
   }
   int64_t s = 0;
@@ -195,7 +186,7 @@ static void groups_of(const IntTile& tile, const Decoder& decoder, float* totals
 }
 
 static void int_groups(const IntTile& tile, float* totals) {
-  with_decoder(tile.a.bits, [&](const auto& decoder) {
+  with_decoder(tile, [&](const auto& decoder) {
     if (tile.a.group_zeros == nullptr) {
       groups_of<false>(tile, decoder, totals);
     } else {
@@ -206,6 +197,6 @@ static void int_groups(const IntTile& tile, float* totals) {
 
 }  // namespace
 
-const IntIsa kIntAvx512{run_int, stage_int};
+const IntIsa kIntAvx512{run_int, false, stage_int};
 
 }  // namespace mantissa::cpu
