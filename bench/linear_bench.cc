@@ -81,9 +81,13 @@ QuantRows random_band(const Weight& w, std::mt19937& random) {
     std::memcpy(&q.codes[i], &code, static_cast<size_t>(bytes));
   }
   if (!spec.quantized()) return q;
-  const int64_t groups = q.block.cols == kAll ? 1 : (q.cols + q.block.cols - 1) / q.block.cols;
-  q.scales.assign(static_cast<size_t>((q.block.rows == kAll ? 1 : q.rows) * groups), 1.0f / 64);
-  if (spec.asymmetric) q.zero_points.assign(q.scales.size(), 1);
+  const auto blocks = [](int64_t size, int block) {
+    return block == kAll ? 1 : (size + block - 1) / block;
+  };
+  q.scales.assign(static_cast<size_t>(blocks(q.rows, q.block.rows) * blocks(q.cols, q.block.cols)),
+                  1.0f / 64);
+  if (spec.asymmetric) q.zero_points.assign(q.scales.size(), -1);
+  if (spec.codebook) q.codebook.assign(q.scales.size() << q.elem->bits(), 1.0f / 64);
   return q;
 }
 
@@ -91,6 +95,7 @@ struct Input {
   std::vector<uint16_t> high;
   std::vector<uint8_t> codes;
   std::vector<float> scales;
+  float global_scale = 1;
   Activation x;
 };
 void fill_input(const Scheme& scheme, int64_t m, int64_t k, Input& input) {
@@ -100,14 +105,19 @@ void fill_input(const Scheme& scheme, int64_t m, int64_t k, Input& input) {
     input.high.push_back(bf16_from_f32(uniform(random)));
     input.codes.push_back(static_cast<uint8_t>(random() % 0x70));
   }
-  input.scales.assign(static_cast<size_t>(m), 0.01f);
   input.x.high = {reinterpret_cast<std::byte*>(input.high.data()), kBF16, m, k};
-  if (!scheme.activation.quantized()) return;
+  const Spec& spec = scheme.activation;
+  if (!spec.quantized()) return;
+  for (uint8_t& code : input.codes) code &= static_cast<uint8_t>(code_mask(*spec.elem));
+  const int64_t rows = spec.block.rows == kAll ? 1 : m,
+                groups = spec.block.cols == kAll ? 1 : (k + spec.block.cols - 1) / spec.block.cols;
+  input.scales.assign(static_cast<size_t>(rows * groups), 1.0f / 64);
   QuantizedActivation& q = input.x.quantized[0];
   input.x.quantized_count = 1;
-  q.spec = scheme.activation;
+  q.spec = spec;
   q.codes = {input.codes.data(), m, k};
-  q.scales = {input.scales.data(), scheme.activation.block.rows == kAll ? 1 : m, 1};
+  q.scales = {input.scales.data(), rows, groups};
+  q.global_scale = &input.global_scale;
 }
 
 const cpu::IsaPeakLoops& loops_of(cpu::Isa isa) {

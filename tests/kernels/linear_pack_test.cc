@@ -1,4 +1,6 @@
 // Packed weights: round trip, exact sizes, any band, gathered rows, refusals.
+#include <sstream>
+
 #include "kernels/cpu/plan.h"
 #include "linear_problem.h"
 
@@ -140,6 +142,69 @@ TEST(LinearPack, EmbedGathersDequantizedRows) {
               << t << " " << k;
         }
       }
+    }
+  }
+}
+
+// Every row of the scheme table, with each of its options alone and each pair of them.
+TEST(LinearPack, EverySchemeIsPlannedOnEveryInstructionSet) {
+  int planned = 0;
+  for (const SchemeRow& row : scheme_rows()) {
+    std::vector<std::string> names{std::string(row.name)}, options;
+    std::istringstream list{std::string(row.options)};
+    for (std::string option; std::getline(list, option, ',');) options.push_back(option);
+    for (const std::string& first : options) {
+      names.push_back(text(row.name, ":", first));
+      for (const std::string& second : options)
+        if (first < second) names.push_back(text(row.name, ":", first, ":", second));
+    }
+    for (const std::string& name : names) {
+      WeightRequest request{.name = name, .scheme = {}, .rows = 192, .cols = 512};
+      try {
+        request.scheme = parse_scheme(name);
+      } catch (const Error&) {  // two options of one kind, or a recipe that lacks the other
+        continue;
+      }
+      for (const cpu::IsaRow& isa : cpu::isa_rows()) {
+        if (!cpu::missing(isa.isa).empty()) continue;
+        CpuDevice device{std::string(isa.name)};
+        for (const Elem* run : {&kBF16, &kF16, &kF32}) {
+          request.run_dtype = run;
+          EXPECT_NO_THROW(cpu::plan_weight(request, device.queue())) << name << " " << isa.name;
+          ++planned;
+        }
+      }
+    }
+  }
+  EXPECT_GT(planned, 1000);
+}
+
+// Every code of every element of up to 8 bits, in every channel and input of a K block.
+TEST(LinearPack, EveryCodeOfEveryElementComesBack) {
+  CpuDevice device("auto");
+  for (const Elem* elem : all_elems()) {
+    if (elem->bits() > 8 || *elem == kE8M0) continue;
+    WeightRequest request{.name = "w", .scheme = {}, .run_dtype = &kBF16, .rows = 16, .cols = 512};
+    request.scheme.weight = {.elem = elem, .block = per_row(), .when = When::kAtLoad};
+    for (const bool integers : {false, true}) {
+      if (integers && elem->is_float()) continue;
+      if (integers)
+        request.scheme.activation = {
+            .elem = &int_elem(8), .block = per_row(), .when = When::kPerCall};
+      Weight w = cpu::plan_weight(request, device.queue());
+      std::vector<std::byte> memory(static_cast<size_t>(w.bytes) + 64);
+      w.data = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+      QuantRows q, back;
+      q.elem = elem;
+      q.block = per_row();
+      q.rows = request.rows;
+      q.cols = request.cols;
+      for (int64_t i = 0; i < q.rows * q.cols; ++i)
+        q.codes.push_back(static_cast<uint8_t>((i + i / q.cols) & code_mask(*elem)));
+      q.scales.assign(static_cast<size_t>(q.rows), 1.0f);
+      cpu::pack_rows(w, 0, q, device.queue());
+      cpu::unpack_rows(w, 0, q.rows, back, device.queue());
+      EXPECT_EQ(back.codes, q.codes) << elem->name << (integers ? " beside int8" : "");
     }
   }
 }

@@ -198,10 +198,12 @@ double Problem::weight_value(int64_t n, int64_t k) const {
 bool Problem::x_grouped() const {
   return scheme.activation.quantized() && scheme.activation.block.cols != kAll;
 }
+int64_t Problem::x_groups() const {
+  return blocks(shape.k, scheme.activation.block.cols);
+}
 double Problem::x_group_scale(int64_t m, int64_t k) const {
   if (!x_grouped()) return 1;
-  const int64_t group = scheme.activation.block.cols;
-  return x_scales_[static_cast<size_t>(m * blocks(shape.k, static_cast<int>(group)) + k / group)];
+  return x_scales_[static_cast<size_t>(m * x_groups() + k / scheme.activation.block.cols)];
 }
 
 void Problem::saturate() {

@@ -76,6 +76,9 @@ class Problem {
   void reference(Values& want, Values& bound) const;
   // The weight dequantized.
   double weight_value(int64_t n, int64_t k) const;
+  void set_x_scale(int64_t m, int64_t group, float scale) {
+    x_scales_[static_cast<size_t>(m * x_groups() + group)] = scale;
+  }
   // Every code of the weight the least, every code of x the greatest.
   void saturate();
   const Elem& out_elem() const { return options.f32_out ? kF32 : *run_dtype; }
@@ -94,6 +97,7 @@ class Problem {
   bool integers() const;  // int8 activations: exact sums
   double roundings() const;
   bool x_grouped() const;
+  int64_t x_groups() const;
   double x_group_scale(int64_t m, int64_t k) const;
 
   std::mt19937 random_;

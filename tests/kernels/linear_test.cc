@@ -237,6 +237,28 @@ TEST_P(Linear, RowsDoNotDependOnTheBatchOrTheThreads) {
   }
 }
 
+// MX: the kernel is given x with its scales multiplied where no float leaves the normal range, else
+// the sums of groups are scaled. A row has the same bits either way.
+TEST_P(Linear, MxRowsDoNotDependOnOtherRowsScales) {
+  CpuDevice device(GetParam());
+  for (const char* scheme : {"mxfp8", "mxfp6", "mxfp4"}) {
+    for (const int exponent : {-127, -100, 100}) {
+      SCOPED_TRACE(text(scheme, " 2^", exponent));
+      Problem p(parse_scheme(scheme), kBF16, {9, 75, 300, "a short last group"}, {.bias = true});
+      const Weight w = p.pack(device.queue());
+      Buffer before = p.run(w, device.queue());
+      p.set_x_scale(4, 2, std::ldexp(1.0f, exponent));
+      Buffer after = p.run(w, device.queue());
+      for (const int64_t row : {0, 1, 2, 3, 5, 6, 7, 8})
+        EXPECT_TRUE(
+            compare::bit_equal(before.view().row_range(row, 1), after.view().row_range(row, 1)));
+      Values want, bound;
+      p.reference(want, bound);
+      EXPECT_TRUE(compare::within(after.view(), want, bound));
+    }
+  }
+}
+
 TEST_P(Linear, ResidualMayBeTheOutput) {
   CpuDevice device(GetParam());
   for (const char* scheme : {"bf16", "int8", "ptpc_fp8", "int4_weight_only:g32", "int4_int8:g32"}) {

@@ -37,16 +37,15 @@ struct PreparedInput {
 
 // Float codes or run-dtype values of a row to T.
 struct RowConverter {
-  const DecodeTable* table = nullptr;  // of float codes
-  const Elem* elem = nullptr;          // of run-dtype values
-  Matrix<const float> folded{};        // scales that values are multiplied by, exactly: [M, groups]
-  int64_t group = 1;                   // of them
+  const LinearIsa& isa;
+  CodeRow codes{};               // of float codes: what all rows share
+  Matrix<const float> folded{};  // scales that values are multiplied by, exactly: [M, groups]
+  const Elem* elem = nullptr;    // of run-dtype values
 
   void operator()(int64_t row, const std::byte* from, float* to, int64_t count) const {
     const auto* halves = reinterpret_cast<const uint16_t*>(from);
-    if (table != nullptr) {
-      for (int64_t k = 0; k < count; ++k) to[k] = table->f32[static_cast<uint8_t>(from[k])];
-      fold(row, to, count, [](float value, float scale) { return value * scale; });
+    if (codes.table != nullptr) {
+      isa.decode_f32(row_of(row, from, count), to);
     } else if (*elem == kF32) {
       std::memcpy(to, from, static_cast<size_t>(count) * 4);
     } else if (*elem == kBF16) {
@@ -56,27 +55,20 @@ struct RowConverter {
     }
   }
   void operator()(int64_t row, const std::byte* from, uint16_t* to, int64_t count) const {
-    if (table != nullptr) {
-      for (int64_t k = 0; k < count; ++k) to[k] = table->bf16[static_cast<uint8_t>(from[k])];
-      fold(row, to, count, [](uint16_t value, float scale) {  // the product is a bf16
-        const auto bits = __builtin_bit_cast(uint32_t, f32_from_bf16(value) * scale);
-        return static_cast<uint16_t>(bits >> 16);
-      });
+    if (codes.table != nullptr) {
+      isa.decode_bf16(row_of(row, from, count), to);
     } else {
       std::memcpy(to, from, static_cast<size_t>(count) * 2);
     }
   }
 
  private:
-  template <class T, class Product>
-  void fold(int64_t row, T* to, int64_t count, const Product& product) const {
-    if (folded.data == nullptr) return;
-    const std::span<const float> scales = folded.row(row);
-    for (int64_t k = 0; k < count; k += group) {
-      const float scale = scales[static_cast<size_t>(k / group)];
-      const int64_t end = std::min(k + group, count);
-      for (int64_t i = k; i < end; ++i) to[i] = product(to[i], scale);
-    }
+  CodeRow row_of(int64_t row, const std::byte* from, int64_t count) const {
+    CodeRow out = codes;
+    out.codes = reinterpret_cast<const uint8_t*>(from);
+    out.count = count;
+    if (folded.data != nullptr) out.scales = folded.row(row).data();
+    return out;
   }
 };
 
@@ -106,19 +98,43 @@ const QuantizedActivation& codes_for(const Activation& x, const Weight& w) {
   return *found;
 }
 
+// Whether x is given to the kernel with its group scales multiplied. NVFP4: two bits of mantissa
+// times an e4m3 scale are a bf16. MX: all sums are 2^e times those of the codes, bit for bit, as
+// long as no float leaves the normal range. Codes have up to 8 bits, whose products are multiples
+// of 2^-32 (e5m2's subnormals, squared) and at most 2^32; 32 of them times 2^e are in range for
+// |e| <= 80. Groups of zeros may have any scale.
+bool folds_scales(const QuantizedActivation& x) {
+  if (has_folded_scales(x.spec)) return true;
+  if (*x.spec.scale != kE8M0) return false;
+  constexpr float kLeast = 0x1p-80f, kMost = 0x1p80f;
+  for (int64_t m = 0; m < x.scales.rows; ++m) {
+    const std::span<const float> scales = x.scales.row(m);
+    const auto outside = [](float s) { return !(s >= kLeast && s <= kMost); };
+    for (size_t g = 0; g < scales.size(); ++g) {
+      if (!outside(scales[g])) continue;
+      const auto group = static_cast<size_t>(x.spec.block.cols);
+      const std::span<const uint8_t> codes =
+          std::span<const uint8_t>(x.codes.row(m)).subspan(g * group);
+      const uint32_t magnitude = code_mask(*x.spec.elem) >> 1;
+      if (std::ranges::any_of(codes.first(std::min(group, codes.size())),
+                              [&](uint8_t c) { return (c & magnitude) != 0; }))
+        return false;
+    }
+  }
+  return true;
+}
+
 PreparedInput prepare(const Activation& x, const Weight& w, const Planned& plan, CpuQueue& queue) {
   const int64_t width = plan.layout.k_blocks * plan.layout.inputs, cols = plan.layout.cols;
-  RowConverter converter;
+  RowConverter converter{kernels_of(plan.kernel.isa)};
   if (plan.kernel.input != Input::kRunDtype) {
     const QuantizedActivation& form = codes_for(x, w);
     const Matrix<uint8_t>& codes = form.codes;
     const InputRows rows{reinterpret_cast<const std::byte*>(codes.data), codes.stride, codes.rows,
                          cols};
-    converter.table = &decode_table(*form.spec.elem, false);
-    if (folds_scales(form.spec)) {
-      converter.folded = {form.scales.data, form.scales.rows, form.scales.cols, form.scales.stride};
-      converter.group = form.spec.block.cols;
-    }
+    converter.codes.table = &decode_table(*form.spec.elem, false);
+    converter.codes.group = form.spec.block.cols;
+    if (folds_scales(form)) converter.folded = form.scales;
     return plan.kernel.arithmetic == Arithmetic::kBf16
                ? convert<uint16_t>(rows, converter, width, queue)
                : convert<float>(rows, converter, width, queue);
@@ -203,8 +219,8 @@ void describe_output(View out, const Epilogue& e, LinearArgs& args) {
 }
 
 void describe_scales(const QuantizedActivation& codes, const PackedLayout& l, LinearArgs& args) {
-  if (folds_scales(codes.spec)) {
-    args.x_scales = codes.global_scale;
+  if (folds_scales(codes)) {
+    if (codes.spec.global_scale) args.x_scales = codes.global_scale;
   } else if (l.grouped && codes.scales.cols > 1) {
     args.x_group_scales = codes.scales.data;
     args.x_group_stride = codes.scales.stride;

@@ -99,10 +99,21 @@ struct LinearRange {
 using LinearRun = void (*)(const LinearArgs&, const LinearRange&, std::byte* scratch);
 inline constexpr int64_t kLinearScratchBytes = 1 << 20;
 
+// A row of x in float codes, to be decoded: to[k] = table[codes[k]] * scales[k / group], exactly.
+struct CodeRow {
+  const DecodeTable* table = nullptr;
+  const uint8_t* codes = nullptr;
+  int64_t count = 0;
+  const float* scales = nullptr;  // or none
+  int64_t group = 1;
+};
+
 // The kernels of one instruction set.
 struct LinearIsa {
   LinearRun f32;   // x is f32; every Codes, packed in kWords or kPairs
   LinearRun bf16;  // x is bf16; kBf16 and kPacked, likewise. Null: none
+  void (*decode_f32)(const CodeRow&, float* to);
+  void (*decode_bf16)(const CodeRow&, uint16_t* to);  // null where bf16 is
 };
 extern const LinearIsa kLinearPortable, kLinearAvx2, kLinearAvx512;
 

@@ -12,6 +12,6 @@ constexpr int kGemmRows = 6, kGemmStrips = 1;
 
 }  // namespace
 
-const LinearIsa kLinearAvx2{run_f32, nullptr};
+const LinearIsa kLinearAvx2{run_f32, nullptr, decode_row_f32, nullptr};
 
 }  // namespace mantissa::cpu

@@ -10,6 +10,6 @@ namespace {
 
 }  // namespace
 
-const LinearIsa kLinearAvx512{run_f32, run_bf16};
+const LinearIsa kLinearAvx512{run_f32, run_bf16, decode_row_f32, decode_row_bf16};
 
 }  // namespace mantissa::cpu

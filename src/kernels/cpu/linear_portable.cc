@@ -12,6 +12,6 @@ constexpr int kGemmRows = 2, kGemmStrips = 1;
 
 }  // namespace
 
-const LinearIsa kLinearPortable{run_f32, nullptr};
+const LinearIsa kLinearPortable{run_f32, nullptr, decode_row_f32, nullptr};
 
 }  // namespace mantissa::cpu

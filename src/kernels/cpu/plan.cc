@@ -57,7 +57,7 @@ std::string refuses_floats(const WeightRequest& request) {
     return "reads activations of float codes of up to 8 bits";
   const bool whole_row = input.block.cols == kAll || input.block.cols >= request.cols;
   const bool same_groups = input.block.cols == weight.block.cols;
-  if (!whole_row && !same_groups && !folds_scales(input))
+  if (!whole_row && !same_groups && !has_folded_scales(input))
     return text("reads activation groups that are the weight's, not of ", input.block.cols);
   return "";
 }
@@ -98,7 +98,7 @@ Planned plan_of(const Weight& w) {
   return {kernel, packed_layout(w.request, kernel.input == Input::kInt8)};
 }
 
-bool folds_scales(const Spec& activation) {
+bool has_folded_scales(const Spec& activation) {
   return activation.quantized() && activation.global_scale && activation.elem->man_bits <= 3 &&
          *activation.scale == kE4M3;
 }

@@ -34,8 +34,8 @@ struct Planned {
 };
 Planned plan_of(const Weight& w);
 
-// Whether x's codes and group scales are exact in bf16 together (NVFP4: two bits of mantissa times
-// an e4m3 scale), so that x is given to the kernel with them multiplied.
-bool folds_scales(const Spec& activation);
+// Whether x's codes and group scales are exact in bf16 together, whatever they are (NVFP4: two bits
+// of mantissa times an e4m3 scale), so that x is given to the kernel with them multiplied.
+bool has_folded_scales(const Spec& activation);
 
 }  // namespace mantissa::cpu

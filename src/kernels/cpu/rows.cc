@@ -4,6 +4,7 @@
 #include "kernels/cpu/rows.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -36,6 +37,16 @@ Format run_format(const Elem& elem) {
   return elem == kBF16 ? Format::kBf16 : elem == kF16 ? Format::kF16 : Format::kF32;
 }
 
+struct CoderRow {
+  const Elem* elem;
+  Coder coder;
+};
+constexpr CoderRow kCoders[] = {{&kE4M3, Coder::kE4m3},
+                                {&kE5M2, Coder::kE5m2},
+                                {&kE3M2, Coder::kE3m2},
+                                {&kE2M3, Coder::kE2m3},
+                                {&kE2M1, Coder::kE2m1}};
+
 // One quantized form: which code makes it.
 class FormWriter {
  public:
@@ -44,13 +55,18 @@ class FormWriter {
     const Spec& spec = form.spec;
     const Elem& elem = *spec.elem;
     args_.run = run_format(run);
-    args_.code = elem == kE4M3 ? Format::kE4m3 : elem == kE5M2 ? Format::kE5m2 : Format::kI8;
+    bool made = !elem.is_float();
+    for (const CoderRow& row : kCoders) {
+      if (!(*row.elem == elem)) continue;
+      args_.coder = row.coder;
+      made = true;
+    }
     args_.divide = recipe_.apply == Apply::kDivide;
     args_.mask = (1u << elem.bits()) - 1;
-    const bool made = elem == kE4M3 || elem == kE5M2 || !elem.is_float();
     const bool plain = recipe_.apply == Apply::kDivide || recipe_.apply == Apply::kMultiply;
-    fast_ = made && plain && !recipe_.ties_down && !spec.global_scale;
+    fast_ = made && plain && !recipe_.ties_down;
     input_ = recipe_input(spec, kF32);
+    if (spec.global_scale && spec.when == When::kStatic) set_global(*form.global_scale);
   }
 
   // Whether a row's codes depend on other rows.
@@ -75,13 +91,7 @@ class FormWriter {
       quantize_activation(spec, row, out);
       return;
     }
-    const int64_t block = spec.block.cols == kAll ? cols : spec.block.cols;
-    const int64_t bytes = run_.bits() / 8;
-    for (int64_t from = 0; from < cols; from += block) {
-      const int64_t count = std::min(block, cols - from);
-      const std::byte* piece = x + from * bytes;
-      encode_block(scale_for(r, from / block, piece, count), r, from, piece, count);
-    }
+    write_blocks(input_, r, x, cols);
   }
 
   // All rows of a form whose scale spans them.
@@ -106,6 +116,15 @@ class FormWriter {
     Range all{};
     for (const Range& range : ranges)
       all = {std::min(all.min, range.min), std::max(all.max, range.max)};
+    if (form_.spec.global_scale) {
+      RecipeInput input = input_;
+      input.global_amax = block_range(all).amax;
+      input.global_scale = *form_.global_scale = global_scale(recipe_.global, input);
+      queue.pool.parallel_for(x.rows, grain, [&](int, int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) write_blocks(input, r, x.row(r), x.cols);
+      });
+      return;
+    }
     const BlockScale scale = block_scale(recipe_.rule, input_, block_range(all));
     form_.scales.row(0)[0] = scale.scale;
     if (form_.spec.asymmetric) form_.zero_points.row(0)[0] = scale.zero;
@@ -119,15 +138,33 @@ class FormWriter {
     return {.amax = std::max(-range.min, range.max), .min = range.min, .max = range.max};
   }
 
-  BlockScale scale_for(int64_t r, int64_t block, const std::byte* x, int64_t count) const {
+  void set_global(float scale) {
+    check(scale > 0 && std::isfinite(scale), "a global scale above 0");
+    input_.global_scale = scale;
+  }
+
+  // A row, block by block.
+  void write_blocks(const RecipeInput& input, int64_t r, const std::byte* x, int64_t cols) const {
+    const int64_t block = form_.spec.block.cols == kAll ? cols : form_.spec.block.cols;
+    const int64_t bytes = run_.bits() / 8;
+    for (int64_t from = 0; from < cols; from += block) {
+      const int64_t count = std::min(block, cols - from);
+      const std::byte* piece = x + from * bytes;
+      encode_block(scale_for(input, r, from / block, piece, count), r, from, piece, count);
+    }
+  }
+
+  BlockScale scale_for(const RecipeInput& input, int64_t r, int64_t block, const std::byte* x,
+                       int64_t count) const {
     const Spec& spec = form_.spec;
     const int64_t scale_row = spec.block.rows == kAll ? 0 : r;
     float& scale = form_.scales.row(scale_row)[static_cast<size_t>(block)];
     int32_t* zero =
         spec.asymmetric ? &form_.zero_points.row(scale_row)[static_cast<size_t>(block)] : nullptr;
-    if (spec.when == When::kStatic) return given_scale(recipe_, scale, zero == nullptr ? 0 : *zero);
+    if (spec.when == When::kStatic && !spec.global_scale)
+      return given_scale(recipe_, scale, zero == nullptr ? 0 : *zero);
     const BlockScale found =
-        block_scale(recipe_.rule, input_, block_range(kernels_.range(args_.run, x, count)));
+        block_scale(recipe_.rule, input, block_range(kernels_.range(args_.run, x, count)));
     scale = found.scale;
     if (zero != nullptr) *zero = found.zero;
     return found;

@@ -22,11 +22,13 @@ struct Range {
   float min, max;
 };
 
+enum class Coder : uint8_t { kInt, kE4m3, kE5m2, kE3m2, kE2m3, kE2m1 };
+
 // How values become codes: units = value / factor or value * factor, then the nearest code of the
 // format (an integer of `bits`: plus zero, clamped, its low bits).
 struct EncodeArgs {
-  Format run;   // of the values
-  Format code;  // kE4m3, kE5m2, or kI8 for every integer format
+  Format run;  // of the values
+  Coder coder;
   bool divide;
   float factor;
   float low, high;  // integers: of units, zero point not yet added

@@ -74,12 +74,12 @@ MANTISSA_SIMD I code_bf16(F v) {
   return selecti(is_nan(v), ori(upper, set1i(0x40)), rounded);
 }
 
-// One code in the low byte of each lane, to nearest even, saturating; as encode() of base/elem.h.
-// kShift: mantissa bits that go; min_normal: the least normal value; unit: 2^23 times the least
-// subnormal, so that adding it rounds there.
-template <int kShift, int kBias>
-MANTISSA_SIMD I code_float8(F v, float max, float min_normal, float unit, I nan) {
-  const I sign = shr<24>(andi(bits(v), set1i(static_cast<int32_t>(0x80000000))));
+// One code in the low bits of each lane, to nearest even, saturating; as encode() of base/elem.h.
+// kShift: mantissa bits that go; kBits: of the code; min_normal: the least normal value; unit: 2^23
+// times the least subnormal, so that adding it rounds there.
+template <int kShift, int kBias, int kBits>
+MANTISSA_SIMD I code_float(F v, float max, float min_normal, float unit, I nan) {
+  const I sign = shr<32 - kBits>(andi(bits(v), set1i(static_cast<int32_t>(0x80000000))));
   const F a = min(set1(max), magnitude(v));
   const I b = bits(a);
   const I odd = andi(shr<kShift>(b), set1i(1));
@@ -90,10 +90,20 @@ MANTISSA_SIMD I code_float8(F v, float max, float min_normal, float unit, I nan)
   return ori(selecti(is_nan(v), nan, code), sign);
 }
 MANTISSA_SIMD I code_e4m3(F v) {
-  return code_float8<20, 7>(v, 448.0f, 0x1p-6f, 0x1p14f, set1i(0x7f));
+  return code_float<20, 7, 8>(v, 448.0f, 0x1p-6f, 0x1p14f, set1i(0x7f));
 }
 MANTISSA_SIMD I code_e5m2(F v) {
-  return code_float8<21, 15>(v, 57344.0f, 0x1p-14f, 0x1p7f, set1i(0x7e));
+  return code_float<21, 15, 8>(v, 57344.0f, 0x1p-14f, 0x1p7f, set1i(0x7e));
+}
+// These have no NaN: the largest value.
+MANTISSA_SIMD I code_e3m2(F v) {
+  return code_float<21, 3, 6>(v, 28.0f, 0x1p-2f, 0x1p19f, set1i(0x1f));
+}
+MANTISSA_SIMD I code_e2m3(F v) {
+  return code_float<20, 1, 6>(v, 7.5f, 1.0f, 0x1p20f, set1i(0x1f));
+}
+MANTISSA_SIMD I code_e2m1(F v) {
+  return code_float<22, 1, 4>(v, 6.0f, 1.0f, 0x1p22f, set1i(0x7));
 }
 // NaN becomes 0, as the caches' contract says.
 MANTISSA_SIMD I code_i8(F v) {
