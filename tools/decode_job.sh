@@ -16,7 +16,7 @@ latency() { # name, seconds, options
   shift 2
   printf '{"name":"%s","result":' "$name"
   timeout "$limit" $mantissa bench latency "$@" --device cuda --load-format dummy --input-len 32 \
-    --iterations 3 --json 2>results/err | tail -1 | tr -d '\n'
+    --iterations 3 --warmup 1 --json 2>results/err | tail -1 | tr -d '\n'
   printf '}\n'
   grep -E 'captured|fix|error' results/err >&2
 }
