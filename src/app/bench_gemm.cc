@@ -1,15 +1,12 @@
 // `mantissa bench gemm` and `mantissa bench roofline`: linear layers by themselves.
 #include <algorithm>
 #include <boost/json.hpp>
-#include <charconv>
 
 #include "app/command.h"
+#include "app/operation_bench.h"
 #include "app/output.h"
-#include "app/queue.h"
-#include "app/version.h"
 #include "base/error.h"
 #include "base/list.h"
-#include "base/thread_pool.h"
 #include "bench/gemm.h"
 
 namespace mantissa {
@@ -32,16 +29,6 @@ constexpr Option kRooflineOptions[] = {
 };
 // clang-format on
 
-constexpr int64_t kSizeMax = 1 << 20;
-
-int64_t size_of(std::string_view digits, std::string_view option) {
-  int64_t value = 0;
-  const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  if (code != std::errc() || end != digits.data() + digits.size() || value < 1 || value > kSizeMax)
-    throw Error(text(option, ": '", digits, "' is no size"), text("use 1 to ", kSizeMax));
-  return value;
-}
-
 struct Layer {
   int64_t n, k;
 };
@@ -50,49 +37,6 @@ Layer layer_of(std::string_view item) {
   if (x == std::string_view::npos)
     throw Error(text("--layers: '", item, "' has no x"), "write N x K, as in 4096x14336");
   return {size_of(item.substr(0, x), "--layers"), size_of(item.substr(x + 1), "--layers")};
-}
-
-// The backend, open, with its limits.
-struct Bench {
-  const Ops& ops;
-  OpenQueue queue;
-  const Elem* run_dtype;
-  double read_gb_s;
-};
-Bench open_bench(const Args& args) {
-  const std::string& name = args.text("device");
-  const Ops& ops = find_ops(name == "auto" ? "cpu" : name);
-  if (find_bench_ops(ops) == nullptr)
-    throw Error(text("--device ", name, " is not timed"), "use --device cpu or cuda");
-  if (args.flag("fast-accum") && ops.name != "cuda")
-    throw Error(text("--fast-accum has no effect on ", ops.name), "leave it out");
-  OpenQueue queue(ops.open({.threads = static_cast<int>(args.integer("threads")),
-                            .isa = args.text("isa"),
-                            .fast_accum = args.flag("fast-accum"),
-                            .scratch_tokens = kSizeMax / 64}),
-                  QueueClose{&ops});
-  const std::string& dtype = args.text("dtype");
-  const Elem* run = dtype == "float16" ? &kF16 : dtype == "float32" ? &kF32 : &kBF16;
-  const double read = ops.read_gb_s(queue.get());
-  return {ops, std::move(queue), run, read};
-}
-
-void add_bench_info(boost::json::object& object, const Args& args, const Bench& bench) {
-  object["dtype"] = std::string(bench.run_dtype->name);
-  object["fast_accum"] = args.flag("fast-accum");
-  object["read_gb_s"] = bench.read_gb_s;
-  object["device"] = bench.ops.describe(bench.queue.get());
-  object["threads"] = args.integer("threads") > 0 ? args.integer("threads") : usable_cores();
-  object["version"] = std::string(version());
-  object["commit"] = std::string(commit());
-}
-
-// A percentage, or nothing where the limit is not known.
-std::string percent_text(double value, double limit) {
-  return limit > 0 ? fixed(100 * value / limit, 1) : "-";
-}
-boost::json::value percent_json(double value, double limit) {
-  return limit > 0 ? boost::json::value(100 * value / limit) : boost::json::value(nullptr);
 }
 
 boost::json::object gemm_json(const GemmCase& c, const GemmResult& r, double read_gb_s) {
@@ -141,13 +85,6 @@ std::vector<std::string> gemm_row(const GemmCase& c, const GemmResult& r, double
           peers.empty() ? "-" : peers};
 }
 
-std::vector<int64_t> sizes_of(const Args& args, std::string_view option) {
-  std::vector<int64_t> sizes;
-  for (const std::string_view item : split_list(args.text(option)))
-    sizes.push_back(size_of(item, text("--", option)));
-  return sizes;
-}
-
 std::vector<Scheme> schemes_of(const Args& args) {
   std::vector<Scheme> schemes;
   for (const std::string_view name : split_list(args.text("schemes")))
@@ -161,7 +98,7 @@ void run_gemm(const Args& args) {
   std::vector<Layer> layers;
   for (const std::string_view item : split_list(args.text("layers")))
     layers.push_back(layer_of(item));
-  const Bench bench = open_bench(args);
+  const OperationBench bench = open_operation_bench(args, args.flag("fast-accum"));
   const bool peers = !args.flag("no-peers") && !args.flag("no-library-kernels");
   Table table{{"scheme", "M", "N", "K", "kernel", "us", "TFLOP/s", "GB/s", "% math", "% memory",
                "rms error", "peers, us"},
@@ -176,6 +113,7 @@ void run_gemm(const Args& args) {
         if (!args.flag("json")) continue;
         boost::json::object object = gemm_json(c, r, bench.read_gb_s);
         add_bench_info(object, args, bench);
+        object["fast_accum"] = args.flag("fast-accum");
         print_json(object);
       }
     }
@@ -190,7 +128,7 @@ struct SpeedUp {
 void run_roofline(const Args& args) {
   const std::vector<Scheme> schemes = schemes_of(args);
   const std::vector<int64_t> sizes = sizes_of(args, "sizes");
-  const Bench bench = open_bench(args);
+  const OperationBench bench = open_operation_bench(args, args.flag("fast-accum"));
   Queue* queue = bench.queue.get();
   const auto seed = static_cast<uint64_t>(args.integer("seed"));
   const auto limit_of = [&](const Scheme& s) {
@@ -230,6 +168,7 @@ void run_roofline(const Args& args) {
                                  {"b_run_dtype_e2e_us", observed},
                                  {"math_gops", limit_of(s)}};
       add_bench_info(object, args, bench);
+      object["fast_accum"] = args.flag("fast-accum");
       print_json(object);
     }
     table.rows.push_back(std::move(row));

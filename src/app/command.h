@@ -87,7 +87,7 @@ std::span<const Option> limit_options();
 int run_command_line(std::span<const char* const> argv);
 
 extern const Verb kGenerateVerb, kEvalVerb, kPerplexityVerb, kCompareVerb, kInspectVerb,
-    kQuantizeVerb, kBenchLatencyVerb, kBenchThroughputVerb, kBenchGemmVerb, kBenchRooflineVerb,
-    kTokenizeVerb, kSchemesVerb, kKernelsVerb, kDevicesVerb;
+    kQuantizeVerb, kBenchLatencyVerb, kBenchThroughputVerb, kBenchGemmVerb, kBenchAttentionVerb,
+    kBenchRooflineVerb, kTokenizeVerb, kSchemesVerb, kKernelsVerb, kDevicesVerb;
 
 }  // namespace mantissa

@@ -68,6 +68,7 @@ void run(const Args& args) {
                                          {"f32_gflops", peaks.f32_gflops},
                                          {"bf16_gflops", peaks.bf16_gflops},
                                          {"int8_gops", peaks.int8_gops},
+                                         {"kept_in", peaks_file(peaks.machine).string()},
                                          {"fork_join_us", times.fork_join_us},
                                          {"fork_join_slept_us", times.fork_join_slept_us},
                                          {"core_round_trip_ns", times.round_trip_ns},
@@ -76,22 +77,22 @@ void run(const Args& args) {
     return print_json(rows);
   }
   print_text(markdown(table));
-  Table facts{
-      {"this machine", ""},
-      {{"processor", cpu.model.empty() ? "unknown" : cpu.model},
-       {"cores this process may use", text(usable_cores())},
-       {"instruction sets", instruction_sets(cpu)},
-       {"caches", text("L1d ", cpu.l1d_bytes >> 10, " KiB, L2 ", cpu.l2_bytes >> 10, " KiB, L3 ",
-                       cpu.l3_bytes >> 10, " KiB")},
-       {"memory read, measured", read_text(peaks)},
-       {"float32 FMA, measured", rate_text(peaks.f32_gflops, "GFLOP/s")},
-       {"bf16 dot products, measured", rate_text(peaks.bf16_gflops, "GFLOP/s")},
-       {"int8 dot products, measured", rate_text(peaks.int8_gops, "GOP/s")},
-       {"fork and join of the threads",
-        text(fixed(times.fork_join_us, 2), " us, ", fixed(times.fork_join_slept_us, 2),
-             " us after they slept")},
-       {"a cache line from core to core and back",
-        times.round_trip_ns > 0 ? text(fixed(times.round_trip_ns, 0), " ns") : "one core"}}};
+  Table facts{{"this machine", ""},
+              {{"processor", cpu.model.empty() ? "unknown" : cpu.model},
+               {"cores this process may use", text(usable_cores())},
+               {"instruction sets", instruction_sets(cpu)},
+               {"caches", text("L1d ", cpu.l1d_bytes >> 10, " KiB, L2 ", cpu.l2_bytes >> 10,
+                               " KiB, L3 ", cpu.l3_bytes >> 10, " KiB")},
+               {"memory read, measured", read_text(peaks)},
+               {"float32 FMA, measured", rate_text(peaks.f32_gflops, "GFLOP/s")},
+               {"bf16 dot products, measured", rate_text(peaks.bf16_gflops, "GFLOP/s")},
+               {"int8 dot products, measured", rate_text(peaks.int8_gops, "GOP/s")},
+               {"fork and join of the threads",
+                text(fixed(times.fork_join_us, 2), " us, ", fixed(times.fork_join_slept_us, 2),
+                     " us after they slept")},
+               {"a cache line from core to core and back",
+                times.round_trip_ns > 0 ? text(fixed(times.round_trip_ns, 0), " ns") : "one core"},
+               {"kept for benchmarks in", peaks_file(peaks.machine).string()}}};
   print_text("\n" + markdown(facts));
 }
 
@@ -100,7 +101,11 @@ void run(const Args& args) {
 const Verb kDevicesVerb = {
     .name = "devices",
     .summary = "where models can run here, and what memory and arithmetic reach, measured now",
-    .details = "",
+    .details =
+        "Measured anew by every `mantissa devices`, in under 10 s, and kept in "
+        "$XDG_CACHE_HOME/mantissa (or ~/.cache/mantissa), one file per processor, number of "
+        "threads and instruction set: benchmarks read their arithmetic peaks from there (read "
+        "bandwidth they measure themselves). Run it on a quiet machine to refresh them.",
     .examples = "mantissa devices\nmantissa devices --threads 1 --json",
     .groups = kCommonOnly,
     .options = {},

@@ -108,9 +108,25 @@ EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelC
   std::optional<Model> base;
   if (!against.empty()) {
     note(text("the model to compare with (--kld-against ", against, "):"));
-    base = open_model(args, reference_options(options, reference));
+    options = reference_options(options, reference);
+    base = open_model(args, options);
   }
-  return {std::move(model), std::move(base)};
+  return {std::move(model), std::move(base), std::move(options)};
+}
+
+std::vector<LayerError> compare_linears(const Args& args, EvalModels& models,
+                                        const Window& window) {
+  if (!models.base) return {};
+  const ModelOptions &model = models.model.options(), &base = models.base->options();
+  if (model.scheme != base.scheme || model.device == base.device ||
+      !models.model.config().quantization_config.empty())
+    return {};
+  ModelOptions options = models.base_options;
+  options.scheme = "bf16";
+  options.ignore.clear();  // all of it is unquantized
+  note("the unquantized model, whose linears' inputs both devices get:");
+  Model unquantized = open_model(args, options);
+  return LayerReference(unquantized, *models.base, window).errors(models.model);
 }
 
 int32_t prefix_token(const Args& args, const Tokenizer& tokenizer, const ModelConfig& config) {

@@ -7,6 +7,7 @@
 
 #include "app/command.h"
 #include "app/output.h"
+#include "eval/layer_error.h"
 #include "eval/perplexity.h"
 #include "eval/wikitext.h"
 #include "model/model.h"
@@ -29,6 +30,7 @@ WikitextTask open_wikitext(const Args& args, const Tokenizer& tokenizer, const M
 struct EvalModels {
   Model model;
   std::optional<Model> base;  // --kld-against
+  ModelOptions base_options;  // that it was opened with
 };
 // What a scheme is compared with: SCHEME, or SCHEME@DEVICE for another device than --device.
 struct Reference {
@@ -57,6 +59,10 @@ struct Scored {
   std::optional<PairedDifference> paired;
   double seconds = 0;
 };
+// Where both are the same scheme on two devices: how far each linear of one is from the other's on
+// the same inputs, which are those of the unquantized model. Empty elsewhere.
+std::vector<LayerError> compare_linears(const Args& args, EvalModels& models, const Window& window);
+
 Scored score(const Args& args, EvalModels& models, std::span<const Window> windows);
 
 void add_divergence(boost::json::object& object, const DivergenceResult& divergence);

@@ -46,9 +46,10 @@ constexpr Option kLimits[] = {
 // clang-format on
 
 constexpr const Verb* kVerbs[] = {
-    &kGenerateVerb, &kEvalVerb,         &kPerplexityVerb,      &kCompareVerb,   &kQuantizeVerb,
-    &kInspectVerb,  &kBenchLatencyVerb, &kBenchThroughputVerb, &kBenchGemmVerb, &kBenchRooflineVerb,
-    &kTokenizeVerb, &kSchemesVerb,      &kKernelsVerb,         &kDevicesVerb,
+    &kGenerateVerb,  &kEvalVerb,           &kPerplexityVerb,    &kCompareVerb,
+    &kQuantizeVerb,  &kInspectVerb,        &kBenchLatencyVerb,  &kBenchThroughputVerb,
+    &kBenchGemmVerb, &kBenchAttentionVerb, &kBenchRooflineVerb, &kTokenizeVerb,
+    &kSchemesVerb,   &kKernelsVerb,        &kDevicesVerb,
 };
 
 }  // namespace

@@ -53,7 +53,16 @@ void run(const Args& args) {
       file_windows(args, tokenizer, options, config, args.integer("stride"));
   EvalModels models = open_eval_models(args, options, config, std::ssize(windows.front().inputs));
   const Scored scored = score(args, models, windows);
-  if (!args.flag("json")) return print_table(args, models.model, scored, ctx, windows.size());
+  const std::vector<LayerError> linears = compare_linears(args, models, windows.front());
+  const double linears_worst =
+      linears.empty() ? 0 : std::ranges::max(linears, {}, &LayerError::relative_rms).relative_rms;
+  if (!args.flag("json")) {
+    print_table(args, models.model, scored, ctx, windows.size());
+    if (!linears.empty())
+      note(text("linears one by one on the same inputs: relative RMS difference of the devices ",
+                mean_relative_rms(linears), ", at most ", linears_worst));
+    return;
+  }
   boost::json::object object{{"perplexity", scored.result.perplexity},
                              {"nll", scored.result.nll},
                              {"stderr", scored.result.stderr_ppl},
@@ -68,6 +77,10 @@ void run(const Args& args) {
     object["perplexity_difference"] = scored.paired->delta;
     object["perplexity_difference_stderr"] = scored.paired->delta_stderr;
     add_divergence(object, *scored.divergence);
+  }
+  if (!linears.empty()) {
+    object["linears_rms_mean"] = mean_relative_rms(linears);
+    object["linears_rms_max"] = linears_worst;
   }
   object["bits_per_weight"] = models.model.plan().bits_per_weight;
   object["weights_bytes"] = models.model.plan().weights_bytes;

@@ -122,7 +122,9 @@ const Verb kSchemesVerb = {
 const Verb kKernelsVerb = {
     .name = "kernels",
     .summary = "the table of kernels: which would run here, and why others would not",
-    .details = "",
+    .details =
+        "Every kernel of every backend, what it needs, and whether it runs here. Which one a layer "
+        "gets is in the plan that verbs print before they load a model.",
     .examples =
         "mantissa kernels\nmantissa kernels --device cpu --isa avx2\nmantissa kernels --json",
     .groups = kCommonOnly,

@@ -7,49 +7,14 @@
 
 #include "base/convert.h"
 #include "base/error.h"
-#include "base/random.h"
+#include "bench/operation.h"
 
 namespace mantissa {
 namespace {
 
 constexpr int64_t kBandRows = 256;  // of weights, repeated; a multiple of every block's rows
 constexpr int64_t kTokenRows = 64;  // of x, repeated
-constexpr int64_t kRotatedBytes = int64_t{160} << 20;  // beyond twice any L2 we know
 constexpr int64_t kSetsMax = 192;
-
-class Memory {
- public:
-  Memory(const Ops& ops, Queue* queue, int64_t bytes)
-      : ops_(ops), queue_(queue), bytes_(bytes), data_(ops.allocate(bytes, "bench gemm", queue)) {}
-  ~Memory() { ops_.release(data_, bytes_, queue_); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  std::byte* data() const { return data_; }
-  template <class T>
-  T* as() const {
-    return reinterpret_cast<T*>(data_);
-  }
-
- private:
-  const Ops& ops_;
-  Queue* queue_;
-  int64_t bytes_;
-  std::byte* data_;
-};
-
-// About normal, deviation `spread`, as the run dtype holds them.
-std::vector<float> random_rows(int64_t rows, int64_t cols, const Elem& run_dtype, double spread,
-                               uint64_t seed) {
-  std::vector<float> out(static_cast<size_t>(rows * cols));
-  for (size_t i = 0; i < out.size(); ++i) {
-    const uint64_t bits = random_bits(seed, i);
-    double sum = -2;  // of four uniform numbers, variance 1 / 3
-    for (int part = 0; part < 4; ++part)
-      sum += static_cast<double>(bits >> (16 * part) & 0xffff) / 65536;
-    out[i] = round_to(run_dtype, static_cast<float>(sum * std::sqrt(3.0) * spread));
-  }
-  return out;
-}
 
 QuantRows quantized_band(const GemmCase& c, int64_t rows, const std::vector<float>& values) {
   WeightQuantizer quantizer(c.scheme.weight, rows, c.k, *c.run_dtype);
@@ -102,14 +67,14 @@ class Problem {
   GemmCase c_;
   std::vector<float> tokens_;  // [min(M, kTokenRows), K], repeated
   QuantRows band_;
-  std::vector<std::unique_ptr<Memory>> memory_;
+  std::vector<std::unique_ptr<DeviceMemory>> memory_;
   std::vector<Weight> weights_;
-  Memory *x_ = nullptr, *normed_ = nullptr, *gain_ = nullptr, *out_ = nullptr;
+  DeviceMemory *x_ = nullptr, *normed_ = nullptr, *gain_ = nullptr, *out_ = nullptr;
   Activation input_, used_;
 
-  Memory* allocate(int64_t bytes) {
+  DeviceMemory* allocate(int64_t bytes) {
     return memory_
-        .emplace_back(std::make_unique<Memory>(ops_, queue_, std::max<int64_t>(bytes, 64)))
+        .emplace_back(std::make_unique<DeviceMemory>(ops_, queue_, std::max<int64_t>(bytes, 64)))
         .get();
   }
 };
@@ -237,14 +202,6 @@ void Problem::sample(GemmResult& result) {
   result.rms_error = std::sqrt(errors / squares);
 }
 
-// As many runs in one measurement as take about 2 ms, repeated for about 50 ms.
-RunTimes timed(const BenchOps& bench, const std::function<void(int)>& run, Queue* queue) {
-  const double one = bench.time_runs(1, 1, run, queue).p50_us;
-  const int count = static_cast<int>(std::clamp(2000 / one, 1.0, 48.0));
-  const int repeats = static_cast<int>(std::clamp(50000 / (one * count), 3.0, 20.0));
-  return bench.time_runs(count, repeats, run, queue);
-}
-
 double bits_of(const Spec& spec, const Elem& run_dtype, int64_t rows, int64_t cols) {
   if (!spec.quantized()) return run_dtype.bits();
   return bits_per_weight(spec, rows, cols, run_dtype);
@@ -256,7 +213,7 @@ GemmResult measure_gemm(const Ops& ops, Queue* queue, const GemmCase& c, bool wi
                         uint64_t seed) {
   Problem problem(ops, queue, c, seed);
   GemmResult result;
-  result.times = timed(
+  result.times = timed_runs(
       *find_bench_ops(ops), [&](int i) { problem.linear(i); }, queue);
   result.operations = 2.0 * static_cast<double>(c.m) * static_cast<double>(c.n * c.k);
   const auto bytes = [](double bits, int64_t count) {
@@ -275,7 +232,7 @@ GemmResult measure_gemm(const Ops& ops, Queue* queue, const GemmCase& c, bool wi
 RunTimes measure_activation_and_linear(const Ops& ops, Queue* queue, const GemmCase& c,
                                        uint64_t seed) {
   Problem problem(ops, queue, c, seed);
-  return timed(
+  return timed_runs(
       *find_bench_ops(ops),
       [&](int i) {
         problem.activation();

@@ -38,11 +38,14 @@ double relative_rms(std::span<const float> values, std::span<const float> refere
 
 }  // namespace
 
-LayerReference::LayerReference(Model& reference, const Window& window) {
-  const Model::Limits& limits = reference.limits();
+LayerReference::LayerReference(Model& reference, const Window& window)
+    : LayerReference(reference, reference, window) {}
+
+LayerReference::LayerReference(Model& unquantized, Model& reference, const Window& window) {
+  const Model::Limits& limits = unquantized.limits();
   const int64_t count = std::min({kTokensMax, limits.tokens, std::ssize(window.inputs)});
   const std::span<const int32_t> tokens(window.inputs.data(), static_cast<size_t>(count));
-  inputs_ = reference.record_inputs(step_of(tokens, limits.kv_page_tokens));
+  inputs_ = unquantized.record_inputs(step_of(tokens, limits.kv_page_tokens));
   outputs_.resize(inputs_.size());
   reference.run_linears(
       inputs_, [this](size_t i, const Model::LinearRows& output) { outputs_[i] = output; });

@@ -26,6 +26,8 @@ class LayerReference {
   static constexpr int64_t kTokensMax = 32;
   // The first tokens of the window. The model must be unquantized.
   LayerReference(Model& reference, const Window& window);
+  // Inputs of an unquantized model, outputs of a reference that need not be one.
+  LayerReference(Model& unquantized, Model& reference, const Window& window);
   std::vector<LayerError> errors(Model& model) const;
 
  private:
