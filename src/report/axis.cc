@@ -115,6 +115,11 @@ Axis::Axis(Scale scale, std::span<const double> values, double first, double las
                                              : 1;
   low_ = low - pad;
   high_ = high + pad;
+  if (scale == Scale::kLog && high_ - low_ < 1) {  // a decade at least, so that there are ticks
+    const double middle = (low_ + high_) / 2;
+    low_ = middle - 0.5;
+    high_ = middle + 0.5;
+  }
   if (scale == Scale::kLog) {
     low_ = std::max(low_, -307.0);  // powers of ten that a double has
     high_ = std::min(high_, 307.0);

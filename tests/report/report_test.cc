@@ -90,6 +90,7 @@ TEST(Axis, OfOneValueOrOfNothingButBandsHasARange) {
         EXPECT_LE(axis.at(value), 100);
       }
       for (const Tick& tick : axis.ticks(5)) EXPECT_TRUE(std::isfinite(tick.at));
+      EXPECT_FALSE(axis.ticks(5).empty());
     }
   }
 }
