@@ -76,8 +76,8 @@ void run(const Args& args) {
     bar.update(static_cast<int64_t>(i) + 1, std::ssize(cases));
     table.rows.push_back({phase_of(c), text(c.batch), text(c.context), std::string(c.cache->name),
                           fixed(r.times.p50_us, 1), fixed(r.times.p10_us, 1),
-                          fixed(r.times.p90_us, 1), fixed(r.tflops(), 2), fixed(r.gb_s(), 0),
-                          percent_text(r.tflops() * 1000, r.math_gops),
+                          fixed(r.times.p90_us, 1), fixed(r.tflops(), r.tflops() < 1 ? 4 : 1),
+                          fixed(r.gb_s(), 1), percent_text(r.tflops() * 1000, r.math_gops),
                           percent_text(r.gb_s(), bench.read_gb_s), text(r.rms_error)});
     if (!args.flag("json")) continue;
     boost::json::object object{{"phase", phase_of(c)},
