@@ -2,7 +2,7 @@
 // weights rotated over more than twice the L2, launches in a graph. Then one layer's decode chain
 // without attention (norm, qkv, quantize, out, norm, gate_up, gate, down) 32 times in a graph, and
 // the operations on rows alone.
-//   gemv_bench [linear|chain|rows|few|mixed|sweep]... -> JSON lines on standard output
+//   gemv_bench [linear|chain|rows|few|batch|mixed|sweep]... -> JSON lines on standard output
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -198,6 +198,17 @@ void run_few() {
     }
   }
 }
+// Decode of a full batch: what one step of many sequences is made of.
+void run_batch() {
+  for (const Kind& kind : {kKinds[0], kKinds[1], kKinds[3]}) {
+    for (const Shape& s : kShapes) {
+      for (const int m : {64, 128, 256}) {
+        time_one(kRows, kind, s, m, {});
+        time_one(kGemm, kind, s, m, {});
+      }
+    }
+  }
+}
 void run_mixed() {
   for (const Kind& kind : kKinds) {
     for (const Shape& s : {kShapes[0], kShapes[1]}) {
@@ -381,7 +392,8 @@ struct Part {
   void (*run)();
 };
 constexpr Part kParts[] = {{"linear", run_linear}, {"chain", run_chain}, {"rows", run_rows},
-                           {"few", run_few},       {"mixed", run_mixed}, {"sweep", run_sweep}};
+                           {"few", run_few},       {"batch", run_batch}, {"mixed", run_mixed},
+                           {"sweep", run_sweep}};
 
 void probe() {
   const Gpu gpu;

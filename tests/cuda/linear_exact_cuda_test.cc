@@ -13,10 +13,10 @@ struct Shape {
   int64_t m, n, k;
 };
 // The rows that one kernel or another ends at, and ragged edges of N and K.
-constexpr Shape kShapes[] = {{0, 32, 128},  {1, 17, 16},   {1, 40, 100},  {2, 16, 128},
-                             {3, 200, 384}, {4, 72, 1152}, {5, 33, 256},  {8, 24, 4096},
-                             {9, 130, 128}, {16, 64, 640}, {17, 40, 256}, {24, 272, 128},
-                             {33, 17, 512}, {64, 96, 384}, {65, 200, 256}};
+constexpr Shape kShapes[] = {{0, 32, 128},  {1, 17, 16},   {1, 40, 100},   {2, 16, 128},
+                             {3, 200, 384}, {4, 72, 1152}, {5, 33, 256},   {8, 24, 4096},
+                             {9, 130, 128}, {16, 64, 640}, {17, 40, 256},  {24, 272, 128},
+                             {33, 17, 512}, {64, 96, 384}, {65, 200, 256}, {129, 144, 512}};
 constexpr const char* kSchemes[] = {"bf16",
                                     "fp8",
                                     "ptpc_fp8",
@@ -30,7 +30,20 @@ constexpr const char* kSchemes[] = {"bf16",
                                     "int4_weight_only:g256",
                                     "int4_weight_only:asym",
                                     "int4_fp8",
-                                    "int4_int8"};
+                                    "int4_int8",
+                                    "int4_int8:g32:asym",
+                                    "int8_weight_only:g32:asym",
+                                    "int8_int8:g256",
+                                    "int8_int3:g64",
+                                    "int8_int6:asym",
+                                    "int5_weight_only:channel",
+                                    "mxfp8",
+                                    "mxfp6",
+                                    "mxfp6_weight_only:e2m3",
+                                    "mxfp4",
+                                    "mxfp4_weight_only",
+                                    "nvfp4",
+                                    "nvfp4_weight_only"};
 
 uint8_t code_of(const Elem& elem, int value) {
   if (!elem.is_float()) return static_cast<uint8_t>(value & ((1 << elem.bits()) - 1));

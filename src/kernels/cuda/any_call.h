@@ -58,6 +58,10 @@ inline bool any_is_half(const AnyArgs& a) {
   return a.x.format != AnyFormat::kRun || a.run_is_f16;
 }
 
+// Rows [rows, cols] of x in bf16, contiguous, without scales of whole rows (decode_rows.cu).
+// Columns are a multiple of 8, rows start at multiples of 8 bytes.
+void decode_rows(AnyOperand x, int rows, int cols, __nv_bfloat16* out, cudaStream_t stream);
+
 constexpr int kGemvAnyRowsMax = 32;
 // Up to kGemvAnyRowsMax rows: weights are streamed once (gemv_any_sm80.cu).
 void gemv_any__sm80(const AnyArgs& args, cudaStream_t stream);

@@ -3,6 +3,7 @@
 // through registers, where codes of weight-only schemes are decoded. A cluster of blocks may share
 // K: their sums meet in shared memory, in one order. docs/kernels/cuda-gemv.md.
 #include <algorithm>
+#include <array>
 
 #include "kernels/cuda/gemv.h"
 #include "kernels/cuda/launch.cuh"
@@ -14,25 +15,40 @@ namespace {
 
 constexpr int kTileN = 128;  // rows of weights of a block: two warp groups of 64
 constexpr int kGroups = 2, kConsumers = kGroups * 128, kThreads = kConsumers + 32;
-constexpr int kStagesMax = 12, kSplitsMax = 4;
+constexpr int kStagesMax = 12, kSplitsMax = 4, kShareMax = 2;
 constexpr int kSharedMax = 227 << 10, kSharedHalf = 113 << 10;
 constexpr int kSwizzleRow = 128;  // bytes of a row of a tile: one swizzle atom
 constexpr int kScaleBytesMax = 64 << 10;
 
 // What a block multiplies with. X: activations as the tensor core takes them.
-enum class Decode : uint8_t { kBf16, kE4M3, kS8, kE4M3ToBf16, kS8ToBf16, kS4ToBf16 };
+enum class Decode : uint8_t {
+  kBf16,
+  kE4M3,
+  kS8,
+  kE4M3ToBf16,
+  kS8ToBf16,
+  kS4ToBf16,
+  kMini8ToBf16,
+  kMini4ToBf16
+};
 
-template <Decode kD, int kTokensOf, int kSubsOf = 0>
+template <Decode kD, int kTokensOf, int kSubsOf = 0, int kFoldsOf = 0>
 struct Mix {
   static constexpr Decode kDecode = kD;
   static constexpr int kTokens = kTokensOf;
-  static constexpr int kSubs = kSubsOf;  // groups in 128 of K (int4)
+  // Groups in 128 of K: whose scales multiply float32 sums (integers), or codes, which stay exact
+  // in bf16 (MX, NVFP4).
+  static constexpr int kSubs = kSubsOf, kFolds = kFoldsOf;
+  static constexpr bool kNibbles = kD == Decode::kS4ToBf16 || kD == Decode::kMini4ToBf16;
+  // Scales of all K wait in shared memory (int4), or those of the next stage in registers.
+  static constexpr bool kSharedScales = kD == Decode::kS4ToBf16;
+  static constexpr bool kStageScales = kFolds > 0 || (kSubs > 0 && !kSharedScales);
   static constexpr bool kIntegers = kD == Decode::kS8;
   static constexpr bool kNative8 = kD == Decode::kE4M3 || kD == Decode::kS8;
   static constexpr int kStageK = kD == Decode::kBf16 ? 64 : 128;
   static constexpr int kStepK = kNative8 ? 32 : 16;  // of one wgmma
   static constexpr int kSteps = kStageK / kStepK;
-  static constexpr int kWeightRow = kD == Decode::kS4ToBf16 ? 64 : 128;  // bytes in a stage
+  static constexpr int kWeightRow = kNibbles ? 64 : 128;  // bytes in a stage
   static constexpr int kXBoxes = kStageK * (kNative8 ? 1 : 2) / kSwizzleRow;
   static constexpr int kWeightBytes = kTileN * kWeightRow;
   static constexpr int kStageBytes = kWeightBytes + kXBoxes * kTokens * kSwizzleRow;
@@ -40,17 +56,23 @@ struct Mix {
   // products, of which Hopper keeps 14 bits.
   static constexpr bool kPromotes = kSubs > 0 || kD == Decode::kE4M3;
   static constexpr int kPromoteSteps = kSubs > 0 ? kSteps / kSubs : kSteps;
-  static constexpr int kBatch = kSubs > 0 ? 2 : 4;  // steps whose operands are decoded together
+  // Steps whose operands are decoded together. Two batches of registers take turns, so a stage has
+  // an even number of them where sums go on over stages: one batch may still be read.
+  static constexpr int kBatch = kSubs > 0 || (kSteps == 4 && !kPromotes) ? 2 : 4;
+  static_assert(kPromotes || kSteps / kBatch % 2 == 0);
   static_assert(kPromoteSteps % kBatch == 0);
   using Sum = std::conditional_t<kIntegers, int32_t, float>;
   static constexpr int kRegs = kTokens / 2;  // of a thread
 };
 
 struct Layout {
-  int stages, splits;  // splits: blocks of a cluster, that share K
-  int k_stages;        // of all K
-  int scales, sums, barriers, bytes;
+  int stages;
+  int splits;    // blocks of a cluster that share K
+  int share;     // or: that have the same tokens, of which each loads its part for both
+  int k_stages;  // of all K
+  int scales, sums, factors, barriers, bytes;
   int groups, group_inverse;
+  bool wide;  // residual and results may be read and written 16 bytes at once
 };
 
 struct Tile {
@@ -82,13 +104,38 @@ __device__ uint32_t word16(const unsigned char* weights, int row, int at) {
   return *reinterpret_cast<const uint16_t*>(weights + row * kSwizzleRow + piece * 16 + at % 16);
 }
 
-// Operands of a stage; what int4 codes need of it is read once.
+__device__ uint32_t bf16_product(uint32_t a, uint32_t b) {
+  return bits_of(__hmul2(from_bits<__nv_bfloat162>(a), from_bits<__nv_bfloat162>(b)));
+}
+// Two FP4 or FP6 codes: sign and magnitude moved to bf16's places stand there with too small an
+// exponent, denormals included; the product with a power of two is exact.
+__device__ uint32_t mini_pair(uint32_t sign, uint32_t magnitude, int man_bits, int bias) {
+  const auto factor = static_cast<uint32_t>(254 - bias) << 7;  // 2^(127 - bias)
+  return bf16_product(sign | magnitude << (7 - man_bits), factor | factor << 16);
+}
+
+// raise_s4_at() of codes `right` bits up a word. Fewer than 4 bits, moved to the top of their four
+// by a smaller `right`: what moves in below are spare bits, which are 0.
+__device__ uint32_t raise_s4_by(uint32_t word, int right) {
+  using P = Pair<__nv_bfloat16>;
+  constexpr int kBit = P::kMantissa - 4;
+  constexpr uint32_t kFlip = (P::kSixteen + (8u << kBit)) * 0x10001u;
+  return ptx::and_xor(__funnelshift_r(word, word, right - kBit), (15u << kBit) * 0x10001u, kFlip);
+}
+
+// What decoding rows r and r + 8 takes besides codes, as pairs of bf16.
+struct Decoding {
+  uint32_t offset[2];  // subtracted: int4 as kRaisedS4 + zero point, int8 the zero point
+  uint32_t fold[2];    // the group's scale
+};
+
+// Operands of a stage; 4-bit codes are read once.
 template <class F>
 struct Weights {
-  uint4 nibbles[F::kDecode == Decode::kS4ToBf16 ? 2 : 1][4];  // rows r, r + 8
+  uint4 nibbles[F::kNibbles ? 2 : 1][4];  // rows r, r + 8
 
   __device__ void read(const unsigned char* weights) {
-    if constexpr (F::kDecode == Decode::kS4ToBf16) {
+    if constexpr (F::kNibbles) {
       const int row = row_of_thread();
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
@@ -100,16 +147,22 @@ struct Weights {
       }
     }
   }
-  // offset: of int4 codes in rows r, r + 8, as two bf16.
-  __device__ void step(uint32_t (&a)[4], const unsigned char* weights, int step,
-                       const uint32_t (&offset)[2]) const {
+  __device__ void step(uint32_t (&a)[4], const unsigned char* weights, int step, const Decoding& by,
+                       const GemvArgs& args) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    if constexpr (F::kDecode == Decode::kS4ToBf16) {
+    if constexpr (F::kNibbles) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int word = 2 * step + i / 2;
         const uint32_t codes = word_of(nibbles[i % 2][word % 4], word / 4);
-        a[i] = subtract<__nv_bfloat16>(raise_s4_at<__nv_bfloat16>(codes, lane % 4), offset[i % 2]);
+        if constexpr (F::kDecode == Decode::kS4ToBf16) {
+          a[i] = subtract<__nv_bfloat16>(raise_s4_by(codes, 4 * (lane % 4) - args.spare_bits),
+                                         by.offset[i % 2]);
+        } else {
+          const uint32_t pair = codes >> (4 * (lane % 4));
+          a[i] = mini_pair((pair & 0x00080008u) << 12, pair & 0x00070007u, 1, 1);
+          a[i] = bf16_product(a[i], by.fold[i % 2]);
+        }
       }
     } else if constexpr (F::kNative8 || F::kDecode == Decode::kBf16) {
       // Four matrices of 8 rows x 16 bytes: rows, rows + 8, then the next 16 bytes of both.
@@ -122,8 +175,17 @@ struct Weights {
       for (int i = 0; i < 4; ++i) {
         const uint32_t codes =
             word16(weights, row + i % 2 * 8, 16 * step + i / 2 * 8 + lane % 4 * 2);
-        a[i] = F::kDecode == Decode::kE4M3ToBf16 ? decode_e4m3<__nv_bfloat16>(codes)
-                                                 : decode_s8<__nv_bfloat16>(codes, 0);
+        if constexpr (F::kDecode == Decode::kE4M3ToBf16) {
+          a[i] = decode_e4m3<__nv_bfloat16>(codes);
+        } else if constexpr (F::kDecode == Decode::kMini8ToBf16) {
+          const uint32_t pair = __byte_perm(codes, 0, 0x4140);
+          a[i] = mini_pair((pair & 0x00200020u) << 10, pair & 0x001f001fu, args.man_bits,
+                           args.exp_bias);
+        } else {
+          a[i] = decode_s8<__nv_bfloat16>(F::kSubs > 0 ? codes << args.spare_bits : codes, 0);
+          if constexpr (F::kSubs > 0) a[i] = subtract<__nv_bfloat16>(a[i], by.offset[i % 2]);
+        }
+        if constexpr (F::kFolds > 0) a[i] = bf16_product(a[i], by.fold[i % 2]);
       }
     }
   }
@@ -141,26 +203,80 @@ __device__ void multiply(typename F::Sum (&d)[F::kRegs], const uint32_t (&a)[4],
   }
 }
 
-// Int4: group `sub` of stage k, for rows r and r + 8.
+// Scales and zero points of a stage, for rows r and r + 8, on their way from memory.
+template <class F>
+struct StageGroups {
+  uint4 scales[2];
+  uint32_t zeros[2];
+
+  template <int kBytes>
+  __device__ static uint4 fetch(const void* from) {
+    if constexpr (kBytes == 16) return __ldg(static_cast<const uint4*>(from));
+    if constexpr (kBytes == 8) {
+      const uint2 two = __ldg(static_cast<const uint2*>(from));
+      return {two.x, two.y, 0, 0};
+    }
+    if constexpr (kBytes == 4) return {__ldg(static_cast<const uint32_t*>(from)), 0, 0, 0};
+    if constexpr (kBytes == 2) return {__ldg(static_cast<const uint16_t*>(from)), 0, 0, 0};
+    return {__ldg(static_cast<const uint8_t*>(from)), 0, 0, 0};
+  }
+  __device__ void load(const GemvArgs& a, const Layout& l, int row0, int k) {
+    constexpr int kCount = F::kSubs > 0 ? F::kSubs : F::kFolds;
+    const int group = kCount > 1 ? k * kCount : (k * l.group_inverse) >> kInverseBits;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int64_t at = int64_t{min(row0 + row_of_thread() + 8 * r, a.n - 1)} * l.groups + group;
+      const auto* from = static_cast<const unsigned char*>(a.w_scale);
+      if constexpr (F::kFolds > 0) {
+        scales[r] = fetch<kCount * 2>(from + at * 2);
+      } else {
+        scales[r] =
+            a.wide_scales ? fetch<kCount * 4>(from + at * 4) : fetch<kCount * 2>(from + at * 2);
+        zeros[r] = a.w_zero != nullptr ? fetch<kCount>(a.w_zero + at).x : 0;
+      }
+    }
+  }
+  // Group `sub` of the stage, as two bf16 (kFolds).
+  __device__ uint32_t pair(int r, int sub) const {
+    return __byte_perm(word_of(scales[r], sub / 2), 0, sub % 2 == 0 ? 0x1010 : 0x3232);
+  }
+  __device__ float scale(int r, int sub, bool wide) const {
+    return __uint_as_float(wide ? word_of(scales[r], sub) : pair(r, sub) & 0xffff0000u);
+  }
+  __device__ int zero(int r, int sub) const {
+    return static_cast<int8_t>(zeros[r] >> (8 * sub));
+  }
+};
+
+// Group `sub` of a stage, for rows r and r + 8: what multiplies its sums.
 struct GroupOf {
   float scale[2];
-  uint32_t offset[2];
+  Decoding by;
 };
 template <class F>
 __device__ GroupOf group_of(const GemvArgs& a, const Layout& l, const unsigned char* shared,
-                            int row0, int k, int sub) {
+                            const Tile& tile, int k, int sub, const StageGroups<F>& stage) {
   const int row = row_of_thread();
   const int at = F::kSubs > 1 ? k * F::kSubs + sub : (k * l.group_inverse) >> kInverseBits;
+  // Codes of fewer bits are larger by the spare ones.
+  const float shrink = __uint_as_float(static_cast<uint32_t>(127 - a.spare_bits) << 23);
   GroupOf g;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const auto* scales = reinterpret_cast<const uint16_t*>(shared + l.scales);
-    g.scale[r] = __uint_as_float(uint32_t{scales[(row + 8 * r) * l.groups + at]} << 16);
     int zero = 0;
-    if (a.w_zero != nullptr && row0 + row + 8 * r < a.n)
-      zero = a.w_zero[int64_t{row0 + row + 8 * r} * l.groups + at];
-    const auto value = __float2bfloat16_rn(kRaisedS4 + static_cast<float>(zero));
-    g.offset[r] = bits_of(__nv_bfloat162(value, value));
+    if constexpr (F::kSharedScales) {
+      const auto* scales = reinterpret_cast<const uint16_t*>(shared + l.scales);
+      g.scale[r] = __uint_as_float(uint32_t{scales[(row + 8 * r) * l.groups + at]} << 16);
+      if (a.w_zero != nullptr && tile.row + row + 8 * r < a.n)
+        zero = a.w_zero[int64_t{tile.row + row + 8 * r} * l.groups + at];
+    } else {
+      g.scale[r] = stage.scale(r, sub, a.wide_scales);
+      zero = stage.zero(r, sub);
+    }
+    g.scale[r] *= shrink;
+    const auto value = __float2bfloat16_rn((F::kSharedScales ? kRaisedS4 : 0.0f) +
+                                           static_cast<float>(zero << a.spare_bits));
+    g.by.offset[r] = bits_of(__nv_bfloat162(value, value));
   }
   return g;
 }
@@ -185,17 +301,25 @@ __device__ void produce(const CUtensorMap& weights, const CUtensorMap& x, const 
     ptx::tensor_load(shared + slot * F::kStageBytes, &weights, k * F::kWeightRow, tile.row,
                      b.full + slot);
   };
+  const int rank = l.share > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+  const int first_token = rank * F::kTokens / l.share;
   const auto load_x = [&](int k) {
     const int slot = (k - tile.first) % l.stages;
-    unsigned char* to = shared + slot * F::kStageBytes + F::kWeightBytes;
+    unsigned char* to =
+        shared + slot * F::kStageBytes + F::kWeightBytes + first_token * kSwizzleRow;
 #pragma unroll
     for (int i = 0; i < F::kXBoxes; ++i) {
-      ptx::tensor_load(to + i * F::kTokens * kSwizzleRow, &x,
-                       (k * F::kXBoxes + i) * (kSwizzleRow / (F::kNative8 ? 1 : 2)), tile.token,
-                       b.full + slot);
+      const int col = (k * F::kXBoxes + i) * (kSwizzleRow / (F::kNative8 ? 1 : 2));
+      unsigned char* box = to + i * F::kTokens * kSwizzleRow;
+      if (l.share > 1) {
+        ptx::tensor_load_multicast(box, &x, col, tile.token + first_token, b.full + slot,
+                                   (1 << kShareMax) - 1);
+      } else {
+        ptx::tensor_load(box, &x, col, tile.token, b.full + slot);
+      }
     }
   };
-  if constexpr (F::kSubs > 0) {
+  if constexpr (F::kSharedScales) {
     const int rows = min(kTileN, a.n - tile.row);
     const uint32_t bytes = (static_cast<uint32_t>(rows * l.groups * 2) + 15) & ~15u;
     ptx::mbarrier_expect_bytes(b.scales, bytes);
@@ -216,13 +340,24 @@ __device__ void produce(const CUtensorMap& weights, const CUtensorMap& x, const 
   ptx::grid_dependency_launch();
 }
 
+// A warp has read a stage: every block that writes there may know.
+__device__ void release(const Layout& l, uint64_t* empty) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (l.share > 1) {
+    if (lane < kShareMax) ptx::mbarrier_arrive_cluster(empty, static_cast<uint32_t>(lane));
+  } else if (lane == 0) {
+    ptx::mbarrier_arrive(empty);
+  }
+}
+
 // Sums of this block's K for 64 rows of weights.
 template <class F>
 __device__ void consume(typename F::Sum (&sums)[F::kRegs], const GemvArgs& a, const Layout& l,
                         const unsigned char* shared, const Barriers& b, const Tile& tile) {
-  const int warp_lane = static_cast<int>(threadIdx.x) % 32;
   typename F::Sum part[F::kPromotes ? F::kRegs : 1];
-  if (F::kSubs > 0) ptx::mbarrier_wait(b.scales, 0);
+  if (F::kSharedScales) ptx::mbarrier_wait(b.scales, 0);
+  StageGroups<F> next;
+  if constexpr (F::kStageScales) next.load(a, l, tile.row, tile.first);
   int slot = 0, read = -1;  // read: a stage whose last products may be under way
   uint32_t parity = 0;
   uint32_t operands[2][F::kBatch][4];
@@ -232,16 +367,26 @@ __device__ void consume(typename F::Sum (&sums)[F::kRegs], const GemvArgs& a, co
     const uint64_t x = matrix_descriptor(weights + F::kWeightBytes);
     Weights<F> w;
     w.read(weights);
+    const StageGroups<F> stage = next;
+    if constexpr (F::kStageScales) {
+      if (k + 1 < tile.end) next.load(a, l, tile.row, k + 1);
+    }
     GroupOf group{};
 #pragma unroll
     for (int first = 0; first < F::kSteps; first += F::kBatch) {
       auto& batch = operands[first / F::kBatch % 2];
       if constexpr (F::kSubs > 0) {
         if (first % F::kPromoteSteps == 0)
-          group = group_of<F>(a, l, shared, tile.row, k, first / F::kPromoteSteps);
+          group = group_of<F>(a, l, shared, tile, k, first / F::kPromoteSteps, stage);
       }
 #pragma unroll
-      for (int s = 0; s < F::kBatch; ++s) w.step(batch[s], weights, first + s, group.offset);
+      for (int s = 0; s < F::kBatch; ++s) {
+        if constexpr (F::kFolds > 0) {
+          group.by.fold[0] = stage.pair(0, (first + s) * F::kFolds / F::kSteps);
+          group.by.fold[1] = stage.pair(1, (first + s) * F::kFolds / F::kSteps);
+        }
+        w.step(batch[s], weights, first + s, group.by, a);
+      }
       ptx::wgmma_fence();
 #pragma unroll
       for (int s = 0; s < F::kBatch; ++s) {
@@ -257,7 +402,7 @@ __device__ void consume(typename F::Sum (&sums)[F::kRegs], const GemvArgs& a, co
       }
       ptx::wgmma_commit();
       ptx::wgmma_wait<1>();  // the batch before is done: its operands and its stage are free
-      if (read >= 0 && warp_lane == 0) ptx::mbarrier_arrive(b.empty + read);
+      if (read >= 0) release(l, b.empty + read);
       read = -1;
       if constexpr (F::kPromotes) {
         if ((first + F::kBatch) % F::kPromoteSteps != 0) continue;
@@ -297,43 +442,142 @@ __device__ void put_sums(const typename F::Sum (&sums)[F::kRegs], typename F::Su
   }
 }
 
-// This block's share of the rows: summed over the cluster, finished, written. Four rows at once.
+// What sums are finished with, in shared memory: asked for before the first stage is there.
+struct Factors {
+  float *w_scale, *bias;  // [kTileN]
+  float* x_scale;         // [tokens of a tile]
+
+  __device__ Factors(const Layout& l, unsigned char* shared)
+      : w_scale(reinterpret_cast<float*>(shared + l.factors)),
+        bias(w_scale + kTileN),
+        x_scale(bias + kTileN) {}
+  // By the consumers, once x is there.
+  template <class F>
+  __device__ void load(const GemvArgs& a, const Tile& tile) const {
+    const int i = static_cast<int>(threadIdx.x);
+    if (i < kTileN) {
+      const int row = min(tile.row + i, a.n - 1);
+      const bool scaled = F::kSubs + F::kFolds == 0 && a.w_scale != nullptr;
+      w_scale[i] = (scaled ? static_cast<const float*>(a.w_scale)[row] : 1.0f) *
+                   (a.w_global != nullptr ? a.w_global[row] : 1.0f);
+      bias[i] = a.bias != nullptr ? a.bias[row] : 0.0f;
+    } else if (i - kTileN < F::kTokens) {
+      const int m = min(tile.token + i - kTileN, a.m - 1);
+      x_scale[i - kTileN] = (a.x_scale != nullptr ? a.x_scale[m * a.x_scale_stride] : 1.0f) *
+                            (a.x_global != nullptr ? *a.x_global : 1.0f);
+    }
+  }
+};
+
+constexpr int kUnit = 8;  // rows of a token that a thread finishes at once
+
+// This block's share of the tokens (every l.splits-th), summed over the cluster. A thread has the
+// same kUnit rows of each stride-th token; residuals are asked for before the sums are there.
 template <class F>
-__device__ void write_out(const GemvArgs& a, const Layout& l, const typename F::Sum* sums,
-                          const Tile& tile) {
-  using Sum = typename F::Sum;
-  using Format16 = Format<GemvWeight::kRun, __nv_bfloat16, F::kSubs>;
-  const int quads = kTileN / l.splits / 4;
-  const int first = static_cast<int>(blockIdx.x) % l.splits * quads * 4;
-  const int tokens = min(F::kTokens, a.m - tile.token);
-  for (int i = static_cast<int>(threadIdx.x); i < quads * tokens; i += kConsumers) {
-    const int in_tile = first + i % quads * 4, m = tile.token + i / quads;
-    const Sum* at = sums + i / quads * kPitch + in_tile;
+struct Results {
+  static constexpr int kRowUnits = kTileN / kUnit;
+  static constexpr int kMost = F::kTokens * kRowUnits / kConsumers;  // tokens of a thread
+  int row, token, stride;                                            // within the tile
+  bool wide;  // rows are stored 16 bytes at once
+  uint4 residual[kMost];
+
+  __device__ Results(const GemvArgs& a, const Layout& l, const Tile& tile) : wide(l.wide) {
+    const int i = static_cast<int>(threadIdx.x);
+    const int rank = l.splits > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+    row = i % kRowUnits * kUnit;
+    token = i / kRowUnits * l.splits + rank;
+    stride = kConsumers / kRowUnits * l.splits;
+    if (a.residual == nullptr || !wide || tile.row + row >= a.n) return;
+    const auto* from = static_cast<const __nv_bfloat16*>(a.residual) + tile.row + row;
+#pragma unroll
+    for (int t = 0; t < kMost; ++t) {
+      const int m = token + t * stride;
+      if (m < F::kTokens && tile.token + m < a.m)
+        residual[t] = *reinterpret_cast<const uint4*>(from + (tile.token + m) * a.residual_stride);
+    }
+  }
+
+  __device__ void write(const GemvArgs& a, const Layout& l, const typename F::Sum* sums,
+                        const Factors& factors, const Tile& tile) const {
+#pragma unroll
+    for (int t = 0; t < kMost; ++t) {
+      const int m = token + t * stride;
+      if (m >= F::kTokens || tile.token + m >= a.m) continue;
+      float value[kUnit];
+      const float x_scale = factors.x_scale[m];
+#pragma unroll
+      for (int part = 0; part < kUnit; part += 4) {
+        float sum[4];
+        add_parts(sum, l.splits, sums + m * kPitch + row + part);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int r = row + part + i;
+          value[part + i] = sum[i] * factors.w_scale[r] * x_scale + factors.bias[r];
+        }
+      }
+      put(a, tile, value, m, residual[t]);
+    }
+  }
+
+ private:
+  // Of four rows, over the blocks of the cluster in order.
+  __device__ static void add_parts(float (&to)[4], int splits, const typename F::Sum* at) {
+    using Sum = typename F::Sum;
     uint4 parts[kSplitsMax] = {};
 #pragma unroll
     for (int s = 0; s < kSplitsMax; ++s) {
-      if (s < l.splits)
-        parts[s] = l.splits == 1 ? *reinterpret_cast<const uint4*>(at) : ptx::load_cluster(at, s);
+      if (s < splits)
+        parts[s] = splits == 1 ? *reinterpret_cast<const uint4*>(at) : ptx::load_cluster(at, s);
     }
 #pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const int row = tile.row + in_tile + r;
-      if (row >= a.n) break;
+    for (int i = 0; i < 4; ++i) {
       Sum sum = 0;
 #pragma unroll
-      for (int s = 0; s < kSplitsMax; ++s) sum += from_bits<Sum>(word_of(parts[s], r));
-      const Finish finish = load_finish<Format16>(a, m, row);
-      const float value =
-          static_cast<float>(sum) * finish.w_scale * finish.x_scale + finish.bias + finish.residual;
-      const int64_t to = m * a.out_stride + row;
-      if (a.out_f32) {
-        static_cast<float*>(a.out)[to] = value;
-      } else {
-        static_cast<__nv_bfloat16*>(a.out)[to] = from_f32<__nv_bfloat16>(value);
-      }
+      for (int s = 0; s < kSplitsMax; ++s) sum += from_bits<Sum>(word_of(parts[s], i));
+      to[i] = static_cast<float>(sum);
     }
   }
-}
+  __device__ void put(const GemvArgs& a, const Tile& tile, float (&value)[kUnit], int m,
+                      const uint4& add) const {
+    const int64_t to = (tile.token + m) * a.out_stride + tile.row + row;
+    if (!wide) {
+      const int64_t from = (tile.token + m) * a.residual_stride + tile.row + row;
+#pragma unroll
+      for (int i = 0; i < kUnit; ++i) {
+        if (tile.row + row + i >= a.n) continue;
+        const float sum =
+            value[i] + (a.residual != nullptr ? run_value(a, a.residual, from + i) : 0.0f);
+        if (a.out_f32) {
+          static_cast<float*>(a.out)[to + i] = sum;
+        } else {
+          static_cast<__nv_bfloat16*>(a.out)[to + i] = from_f32<__nv_bfloat16>(sum);
+        }
+      }
+      return;
+    }
+    if (tile.row + row >= a.n) return;
+    if (a.residual != nullptr) {
+#pragma unroll
+      for (int i = 0; i < kUnit; i += 2) {
+        const uint32_t two = word_of(add, i / 2);
+        value[i] += __uint_as_float(two << 16);
+        value[i + 1] += __uint_as_float(two & 0xffff0000u);
+      }
+    }
+    if (a.out_f32) {
+      auto* four = reinterpret_cast<float4*>(static_cast<float*>(a.out) + to);
+      four[0] = make_float4(value[0], value[1], value[2], value[3]);
+      four[1] = make_float4(value[4], value[5], value[6], value[7]);
+    } else {
+      uint32_t two[kUnit / 2];
+#pragma unroll
+      for (int i = 0; i < kUnit; i += 2)
+        two[i / 2] = bits_of(__floats2bfloat162_rn(value[i], value[i + 1]));
+      *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(a.out) + to) =
+          make_uint4(two[0], two[1], two[2], two[3]);
+    }
+  }
+};
 
 template <class F>
 __global__ void __launch_bounds__(kThreads, F::kTokens >= 64 ? 1 : 2)
@@ -346,55 +590,97 @@ __global__ void __launch_bounds__(kThreads, F::kTokens >= 64 ? 1 : 2)
   if (threadIdx.x == kConsumers) {
     for (int s = 0; s < l.stages; ++s) {
       ptx::mbarrier_init(barriers.full + s, 1);
-      ptx::mbarrier_init(barriers.empty + s, kConsumers / 32);
+      ptx::mbarrier_init(barriers.empty + s, static_cast<uint32_t>(kConsumers / 32 * l.share));
     }
     ptx::mbarrier_init(barriers.scales, 1);
     ptx::fence_barrier_init();
   }
   __syncthreads();  // the barriers exist
-  typename F::Sum sums[F::kRegs] = {};
+  if (l.share > 1) ptx::cluster_sync();
   if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce<F>(weights, x, a, l, shared, barriers, tile);
+    __syncwarp();
+    if (l.splits > 1) ptx::cluster_sync();
   } else {
-    ptx::grid_dependency_wait();  // what reads out is done
+    const Factors factors(l, shared);
+    auto* all = reinterpret_cast<typename F::Sum*>(shared + l.sums);
+    typename F::Sum sums[F::kRegs] = {};
+    ptx::grid_dependency_wait();  // what reads out is done, x is written
+    factors.load<F>(a, tile);
     consume<F>(sums, a, l, shared, barriers, tile);
+    const Results<F> results(a, l, tile);
+    ptx::named_barrier(1, kConsumers);  // the stages have been read: sums may take their place
+    put_sums<F>(sums, all);
+    ptx::named_barrier(1, kConsumers);  // the sums are there
+    if (l.splits > 1) ptx::cluster_sync();
+    results.write(a, l, all, factors, tile);
   }
-  auto* all = reinterpret_cast<typename F::Sum*>(shared + l.sums);
-  __syncthreads();  // the stages have been read: sums may take their place
-  if (threadIdx.x < kConsumers) put_sums<F>(sums, all);
-  __syncthreads();  // the sums are there
-  if (l.splits > 1) ptx::cluster_sync();
-  if (threadIdx.x < kConsumers) write_out<F>(a, l, all, tile);
-  if (l.splits > 1) ptx::cluster_sync();  // the others have read ours
+  if (l.splits * l.share > 1) ptx::cluster_sync();  // the others need nothing of ours any more
 }
 
 // ---- launch
+
+// Of `blocks` blocks each, as many as run at the same time: fewer than multiprocessors / blocks,
+// since a cluster stays within a group of multiprocessors.
+template <class F>
+int clusters_at_once(int blocks) {
+  static const auto counts = [] {
+    std::array<int, kSplitsMax + 1> out{};
+    for (int size = 2; size <= kSplitsMax; ++size) {
+      cudaLaunchAttribute cluster{};
+      cluster.id = cudaLaunchAttributeClusterDimension;
+      cluster.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
+      cudaLaunchConfig_t config{};
+      config.gridDim = dim3(static_cast<unsigned>(size * multiprocessors()));
+      config.blockDim = dim3(kThreads);
+      config.dynamicSmemBytes = F::kTokens >= 64 ? kSharedMax : kSharedHalf;
+      config.attrs = &cluster;
+      config.numAttrs = 1;
+      int& count = out[static_cast<size_t>(size)];
+      if (cudaOccupancyMaxActiveClusters(&count, gemm_rows_kernel__sm90<F>, &config) !=
+          cudaSuccess) {
+        count = 0;  // a size that this device does not have
+        cudaGetLastError();
+      }
+    }
+    return out;
+  }();
+  return counts[static_cast<size_t>(blocks)];
+}
 
 template <class F>
 Layout layout_of(const GemvArgs& a) {
   Layout l{};
   const int kRowBytes = static_cast<int>(a.row_bytes);
   l.k_stages = (kRowBytes + F::kWeightRow - 1) / F::kWeightRow;
-  const int tiles = (a.n + kTileN - 1) / kTileN * ((a.m + F::kTokens - 1) / F::kTokens);
-  const int slots = multiprocessors() * (F::kTokens >= 64 ? 1 : 2);
+  const int tiles_n = (a.n + kTileN - 1) / kTileN;
+  const int tiles = tiles_n * ((a.m + F::kTokens - 1) / F::kTokens);
   l.splits = 1;
-  while (l.splits < kSplitsMax && tiles * l.splits * 2 <= slots * 5 / 4 &&
-         l.k_stages / (l.splits * 2) >= 4)
-    l.splits *= 2;
+  for (int splits = 2; splits <= kSplitsMax; ++splits) {
+    if (tiles <= clusters_at_once<F>(splits) && l.k_stages / splits >= 4) l.splits = splits;
+  }
   if (a.warps > 0) l.splits = std::min(a.warps, kSplitsMax);
+  l.share = l.splits == 1 && F::kTokens >= 64 && tiles_n % kShareMax == 0 ? kShareMax : 1;
   l.groups = a.group_cols > 0 ? a.k / a.group_cols : 0;
   const int group_blocks = std::max(1, a.group_cols / 128);
   l.group_inverse = ((1 << kInverseBits) + group_blocks - 1) / group_blocks;
-  const int scale_bytes = F::kSubs > 0 ? (kTileN * l.groups * 2 + 127) / 128 * 128 : 0;
-  const int fixed = scale_bytes + (2 * kStagesMax + 1) * 8;
+  const int scale_bytes = F::kSharedScales ? (kTileN * l.groups * 2 + 127) / 128 * 128 : 0;
+  const int factor_bytes = (2 * kTileN + F::kTokens) * 4;
+  const int fixed = scale_bytes + factor_bytes + (2 * kStagesMax + 1) * 8;
   const int limit = F::kTokens >= 64 || scale_bytes > (48 << 10) ? kSharedMax : kSharedHalf;
   l.stages = std::min({kStagesMax, (limit - fixed) / F::kStageBytes, std::max(2, l.k_stages)});
   const int ring_bytes =
       std::max(l.stages * F::kStageBytes, (F::kTokens * kPitch * 4 + 127) / 128 * 128);
   l.sums = 0;
   l.scales = ring_bytes;
-  l.barriers = l.scales + scale_bytes;
+  l.factors = l.scales + scale_bytes;
+  l.barriers = l.factors + factor_bytes;
   l.bytes = l.barriers + (2 * kStagesMax + 1) * 8;
+  const auto aligned = [&](const void* p, int64_t stride, int64_t bytes) {
+    return reinterpret_cast<uintptr_t>(p) % 16 == 0 && stride * bytes % 16 == 0;
+  };
+  l.wide = a.n % kUnit == 0 && aligned(a.out, a.out_stride, a.out_f32 ? 4 : 2) &&
+           aligned(a.residual, a.residual_stride, 2);
   return l;
 }
 
@@ -412,22 +698,29 @@ void launch_mix(const GemvArgs& a, cudaStream_t stream) {
   const CUtensorMap weights =
       tensor_map_plain(a.w, a.n, a.row_bytes, F::kWeightRow, kTileN, F::kWeightRow == kSwizzleRow);
   const CUtensorMap x =
-      tensor_map_k_major(a.x, F::kNative8 ? 1 : 2, a.m, a.k, a.x_stride, F::kTokens);
+      tensor_map_k_major(a.x, F::kNative8 ? 1 : 2, a.m, a.k, a.x_stride, F::kTokens / l.share);
   launch("launching gemm_rows_kernel__sm90", kernel,
          {.grid = dim3(static_cast<unsigned>((a.n + kTileN - 1) / kTileN * l.splits),
                        static_cast<unsigned>((a.m + F::kTokens - 1) / F::kTokens)),
           .block = dim3(kThreads),
           .shared_bytes = static_cast<size_t>(l.bytes),
-          .cluster = l.splits},
+          .cluster = l.splits * l.share},
          stream, weights, x, a, l);
 }
 
-template <Decode kD, int kSubs = 0>
+template <Decode kD, int kSubs = 0, int kFolds = 0>
 void launch_tokens(const GemvArgs& a, cudaStream_t stream) {
-  if (a.m <= 16) return launch_mix<Mix<kD, 16, kSubs>>(a, stream);
-  // Sums of small groups beside those of 128 tokens do not fit the registers.
-  if (a.m <= 64 || kSubs > 1) return launch_mix<Mix<kD, 64, kSubs>>(a, stream);
-  if constexpr (kSubs <= 1) launch_mix<Mix<kD, 128, kSubs>>(a, stream);
+  if (a.m <= 16) return launch_mix<Mix<kD, 16, kSubs, kFolds>>(a, stream);
+  // Sums of small groups, and 4-bit codes, beside sums of 128 tokens do not fit the registers.
+  constexpr bool kNarrow = kSubs > 1 || kD == Decode::kS4ToBf16;
+  if (a.m <= 64 || kNarrow) return launch_mix<Mix<kD, 64, kSubs, kFolds>>(a, stream);
+  if constexpr (!kNarrow) launch_mix<Mix<kD, 128, kSubs, kFolds>>(a, stream);
+}
+template <Decode kD>
+void launch_groups(const GemvArgs& a, cudaStream_t stream) {
+  if (a.group_cols == 32) return launch_tokens<kD, 4>(a, stream);
+  if (a.group_cols == 64) return launch_tokens<kD, 2>(a, stream);
+  launch_tokens<kD, 1>(a, stream);
 }
 
 }  // namespace
@@ -445,20 +738,42 @@ std::string gemm_rows_sm90_why_not(const GemvArgs& a) {
       kTileN * (a.k / std::max(1, a.group_cols)) * 2 > kScaleBytesMax)
     return "scales of 128 rows are beyond 64 KiB";
   if (a.k == 0) return "K is 0";
+  if (a.weight >= GemvWeight::kS8Groups) {
+    if (codes) return "codes on both sides, of groups";
+    if (a.k > 1 << 16) return "K is beyond 65536";
+    const int g = a.group_cols;
+    if (a.k % 128 != 0 || a.k % g != 0) return "K is no multiple of 128 and of the group";
+    const bool folds = g == 32 || (g == 16 && a.weight == GemvWeight::kMini4);
+    if (a.weight == GemvWeight::kS8Groups ? g != 32 && g != 64 && g % 128 != 0 : !folds)
+      return "groups of this size";
+  }
   return weights_why_not(a);
 }
 
 void gemm_rows__sm90(const GemvArgs& a, cudaStream_t stream) {
   if (a.m == 0 || a.n == 0) return;
   const bool codes = a.input != GemvInput::kRun;
-  if (a.weight == GemvWeight::kRun) return launch_tokens<Decode::kBf16>(a, stream);
-  if (a.weight == GemvWeight::kE4M3 && codes) return launch_tokens<Decode::kE4M3>(a, stream);
-  if (a.weight == GemvWeight::kS8 && codes) return launch_tokens<Decode::kS8>(a, stream);
-  if (a.weight == GemvWeight::kE4M3) return launch_tokens<Decode::kE4M3ToBf16>(a, stream);
-  if (a.weight == GemvWeight::kS8) return launch_tokens<Decode::kS8ToBf16>(a, stream);
-  if (a.group_cols == 32) return launch_tokens<Decode::kS4ToBf16, 4>(a, stream);
-  if (a.group_cols == 64) return launch_tokens<Decode::kS4ToBf16, 2>(a, stream);
-  launch_tokens<Decode::kS4ToBf16, 1>(a, stream);
+  switch (a.weight) {
+    case GemvWeight::kRun:
+      return launch_tokens<Decode::kBf16>(a, stream);
+    case GemvWeight::kE4M3:
+      return codes ? launch_tokens<Decode::kE4M3>(a, stream)
+                   : launch_tokens<Decode::kE4M3ToBf16>(a, stream);
+    case GemvWeight::kS8:
+      return codes ? launch_tokens<Decode::kS8>(a, stream)
+                   : launch_tokens<Decode::kS8ToBf16>(a, stream);
+    case GemvWeight::kS4:
+      return launch_groups<Decode::kS4ToBf16>(a, stream);
+    case GemvWeight::kS8Groups:
+      return launch_groups<Decode::kS8ToBf16>(a, stream);
+    case GemvWeight::kE4M3Groups:
+      return launch_tokens<Decode::kE4M3ToBf16, 0, 4>(a, stream);
+    case GemvWeight::kMini8:
+      return launch_tokens<Decode::kMini8ToBf16, 0, 4>(a, stream);
+    case GemvWeight::kMini4:
+      return a.group_cols == 16 ? launch_tokens<Decode::kMini4ToBf16, 0, 8>(a, stream)
+                                : launch_tokens<Decode::kMini4ToBf16, 0, 4>(a, stream);
+  }
 }
 
 }  // namespace mantissa::cuda

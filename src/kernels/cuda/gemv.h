@@ -14,7 +14,12 @@ enum class GemvWeight : uint8_t {
   kRun,   // the run dtype (bf16 or f16)
   kE4M3,  // scale per row
   kS8,    // scale per row
-  kS4,    // scales (and zero points) per group of K, bf16
+  kS4,    // scales (and zero points) per group of K, bf16; also integers of fewer bits
+  // gemm_rows__sm90 alone:
+  kS8Groups,    // 5 to 8 bits, scales (and zero points) per group of 32, 64 or multiples of 128
+  kE4M3Groups,  // bf16 scales per group of 32 that multiply the codes (MX)
+  kMini8,       // FP6, likewise
+  kMini4,       // FP4, likewise, of 32 or 16 (NVFP4, whose scales are e4m3 values)
 };
 // What x holds: the run dtype, or codes. int8 weights meet int8 codes in exact int32 arithmetic;
 // e4m3 weights meet e4m3 codes, and 4-bit weights either code, as f16, which holds them exactly.
@@ -30,13 +35,18 @@ struct GemvArgs {
   int64_t row_bytes = 0;             // multiple of 16; of 64 for kS4 (order: weight.h, nibble_of)
   const void* w_scale = nullptr;     // [N] float32; kS4: [N, groups] bf16
   const int8_t* w_zero = nullptr;    // kS4: [N, groups]; nullptr: none
-  int group_cols = 0;                // kS4
+  int group_cols = 0;                // kS4 and groups
+  bool wide_scales = false;          // of groups of kS8Groups: float32, else bf16
+  int spare_bits = 0;                // integers: stored bits less their own
+  int man_bits = 0, exp_bias = 0;    // kMini8, kMini4
+  const float* w_global = nullptr;   // [N], multiplies the scales; nullptr: 1
 
   const void* x = nullptr;          // [M, x_stride]
   int64_t x_stride = 0;             // elements
   const float* x_scale = nullptr;   // [M], x_scale_stride apart (0: one for all); nullptr: 1
   const int32_t* x_zero = nullptr;  // like x_scale; nullptr: 0
   int x_scale_stride = 0;
+  const float* x_global = nullptr;  // [1], likewise
 
   const float* bias = nullptr;     // [N]
   const void* residual = nullptr;  // [M, N] run dtype, may be out

@@ -103,12 +103,45 @@ bool try_gemv_sm90(const LinearCall& call) {
   return true;
 }
 // Weights as the tensor cores' rows: where tokens are few for codes or bf16 on both sides, and for
-// every M where weights are decoded. The layer of Llama-3.1-8B at M = 128: bf16 175 us against
-// gemm__sm90's 224, e4m3 133 against 138, int8 123 against 124; at 256 tiles of 128 tokens lose
-// (gemv_bench few).
+// every M where weights are decoded. The layer of Llama-3.1-8B at M = 128: bf16 146 us against
+// gemm__sm90's 220, e4m3 98 against 131, int8 90 against 115; at 256 tiles of 128 tokens lose
+// (gemv_bench batch).
 constexpr int kRowsFewMax = 128;
 bool try_gemm_rows(const LinearCall& call) {
   const GemvArgs args = gemv_args(call);
+  if (!gemm_rows_sm90_why_not(args).empty()) return false;
+  gemm_rows__sm90(args, call.stream);
+  return true;
+}
+// Any weights of bf16 activations, or of codes that are turned into bf16 first.
+bool try_gemm_rows_codes(const LinearCall& call) {
+  const WeightLayout l(call.w.request);
+  const Spec &weight = call.w.request.scheme.weight, &x = call.w.request.scheme.activation;
+  const int bits = weight.elem->bits();
+  const bool integer = !weight.elem->is_float();
+  GemvArgs args = gemv_args(call);
+  args.weight = integer && bits <= 4    ? GemvWeight::kS4
+                : is_int8(weight)       ? GemvWeight::kS8
+                : integer               ? GemvWeight::kS8Groups
+                : *weight.elem == kE4M3 ? GemvWeight::kE4M3Groups
+                : bits > 4              ? GemvWeight::kMini8
+                                        : GemvWeight::kMini4;
+  args.wide_scales = l.wide_scales;
+  args.spare_bits = integer ? l.code_bits - bits : 0;
+  args.man_bits = weight.elem->man_bits;
+  args.exp_bias = weight.elem->bias;
+  if (weight.global_scale) args.w_global = reinterpret_cast<const float*>(call.w.data + l.globals);
+  if (x.quantized()) {
+    args.input = GemvInput::kRun;
+    args.x_stride = args.k;
+    args.x_zero = nullptr;
+    args.x_global = call.x.global;
+    if (x.block.cols != kAll) args.x_scale = nullptr;
+    args.x = args.w;  // aligned as scratch memory is
+    if (!gemm_rows_sm90_why_not(args).empty()) return false;
+    args.x = decoded_input(call);
+    if (args.x == nullptr) return false;
+  }
   if (!gemm_rows_sm90_why_not(args).empty()) return false;
   gemm_rows__sm90(args, call.stream);
   return true;
@@ -224,6 +257,19 @@ bool takes_s4_any(const WeightRequest& r) {
   return runs_16_bits(r) && is_int4(r.scheme.weight) &&
          (!a.quantized() || is_e4m3(a) || is_int8_token(a));
 }
+// Formats of gemm_rows__sm90 that are decoded to bf16; K as its stages are.
+bool takes_codes(const WeightRequest& r) {
+  const Spec& w = r.scheme.weight;
+  if (*r.run_dtype != kBF16 || !w.quantized() || w.codebook || r.cols % 128 != 0) return false;
+  const int64_t group = w.block.cols;
+  if (!w.elem->is_float()) {
+    const bool sums = group == kAll || group == 32 || group == 64 || group % 128 == 0;
+    return w.block.rows == 1 && sums && !w.global_scale &&
+           (w.elem->bits() > 4 || *w.scale == kBF16);
+  }
+  const bool exact = *w.scale == kE8M0 || *w.scale == kE4M3;
+  return exact && (group == 32 || (group == 16 && *w.elem == kE2M1));
+}
 #define MANTISSA_GEMV_ROWS(NAME, TAKES, WHAT)                                   \
   {{"gemv_" NAME "__sm90"}, "sm_90a, " WHAT, 90, true, TAKES, try_gemv_sm90}, { \
     {"gemv_" NAME "__sm80"}, "sm_80, " WHAT, 80, true, TAKES, try_gemv          \
@@ -311,6 +357,14 @@ constexpr CudaLinearKernel kKernels[] = {
      false,
      [](const WeightRequest& r) { return *r.run_dtype == kBF16 && !r.scheme.weight.quantized(); },
      try_gemm},
+    {{"gemm_rows_codes_any_bf16__sm90"},
+     "sm_90a, bf16, integers of any width per channel or in groups of 32, 64 or multiples of 128, "
+     "MX and NVFP4, K a multiple of 128; activations in bf16, or codes that are decoded to bf16 "
+     "first",
+     90,
+     false,
+     takes_codes,
+     try_gemm_rows_codes},
     {{"gemm_run_run_16__sm80"},
      "sm_80, bf16 or f16 weights",
      80,
@@ -428,7 +482,7 @@ namespace {
 
 // The kernel's name; its tile's columns in `tile`.
 std::string_view run_linear(View out, const Activation& x, const Weight& w, const Epilogue& e,
-                            const CudaQueue& q, int& tile) {
+                            CudaQueue& q, int& tile) {
   const LinearCall call{.out = out,
                         .x = input_of(x, w),
                         .w = w,
@@ -436,7 +490,8 @@ std::string_view run_linear(View out, const Activation& x, const Weight& w, cons
                         .rows = static_cast<int>(out.rows),
                         .stream = q.stream.get(),
                         .fast_accum = q.fast_accum,
-                        .tile = &tile};
+                        .tile = &tile,
+                        .queue = &q};
   for (const CudaLinearKernel& kernel : kKernels) {
     if (runs_here(kernel, q) && kernel.takes(w.request) && kernel.try_run(call))
       return kernel.base.name;

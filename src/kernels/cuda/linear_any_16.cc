@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/any_call.h"
 #include "kernels/cuda/linear_call.h"
+#include "kernels/cuda/queue.h"
 #include "kernels/cuda/weight.h"
 
 namespace mantissa::cuda {
@@ -99,6 +100,15 @@ bool try_linear_any_16(const LinearCall& call) {
     return false;
   a.m <= kGemvAnyRowsMax ? gemv_any__sm80(a, call.stream) : gemm_any__sm80(a, call.stream);
   return true;
+}
+
+const void* decoded_input(const LinearCall& call) {
+  const int64_t cols = call.w.request.cols;
+  const AnyOperand x = input_of(call.x, call.w.request.scheme.activation, cols);
+  if (cols % 8 != 0 || !starts_at(x.codes, x.row_bytes, 8)) return nullptr;
+  auto* out = reinterpret_cast<__nv_bfloat16*>(call.queue->scratch(call.rows * cols * 2));
+  decode_rows(x, call.rows, static_cast<int>(cols), out, call.stream);
+  return out;
 }
 
 }  // namespace mantissa::cuda

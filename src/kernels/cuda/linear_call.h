@@ -25,6 +25,7 @@ struct LinearInput {
   int bits = 8, man_bits = 0, bias = 0;  // kMini
 };
 
+struct CudaQueue;
 struct LinearCall {
   View out;
   LinearInput x;
@@ -34,6 +35,7 @@ struct LinearCall {
   cudaStream_t stream;
   bool fast_accum = false;
   int* tile = nullptr;  // where a kernel that picks among tiles leaves its columns
+  CudaQueue* queue = nullptr;
 };
 
 // linear() without an epilogue; the kernel that ran, with its tile where it picks among several.
@@ -44,5 +46,8 @@ void linear_any__sm80(const LinearCall& call);
 // Every format but float32 run dtypes and codebooks beside f16, where rows start at multiples of 16
 // bytes (codes: 8) and K is a multiple of 8; by tensor cores.
 bool try_linear_any_16(const LinearCall& call);
+// The activation's codes as bf16 in the queue's scratch memory (decode_rows.cu); nullptr where rows
+// do not start at multiples of 8 bytes.
+const void* decoded_input(const LinearCall& call);
 
 }  // namespace mantissa::cuda
