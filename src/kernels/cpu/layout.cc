@@ -54,6 +54,15 @@ DecodeTable make_table(const Elem& elem, bool asymmetric) {
   }
   t.half = repeats || negates;
   t.int8 = elem == int_elem(8);
+  t.bits = elem.bits();
+  if (elem.kind == ElemKind::kSigned) t.kind = DecodeTable::Kind::kSigned;
+  if (elem.kind == ElemKind::kUnsigned) t.kind = DecodeTable::Kind::kUnsigned;
+  if (elem.is_float() && (elem.nan == NanCodes::kNone || elem.nan == NanCodes::kTop)) {
+    t.kind = DecodeTable::Kind::kFloat;
+    t.man_bits = elem.man_bits;
+    t.bias = elem.bias;
+    t.nan = elem.nan == NanCodes::kTop;
+  }
   t.sign_mask = !repeats && negates ? 0x80 : 0;
   return t;
 }

@@ -41,6 +41,11 @@ struct DecodeTable {
   uint8_t sign_mask = 0;  // 0x80 where entry i + 128 is entry i with the sign set
   bool half = false;      // entries 128.. repeat 0..127, up to sign_mask
   bool int8 = false;      // two's complement of 8 bits
+  // How values follow from the bits of a code, without the table.
+  enum class Kind : uint8_t { kTable, kSigned, kUnsigned, kFloat } kind = Kind::kTable;
+  int bits = 0;                // of a code
+  int man_bits = 0, bias = 0;  // kFloat: no infinities; NaN at most where all bits are set
+  bool nan = false;
 };
 
 struct LinearArgs {

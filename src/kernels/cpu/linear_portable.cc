@@ -10,6 +10,11 @@ constexpr int kGemmRows = 2, kGemmStrips = 1;
 #include "kernels/cpu/linear_body.inc"
 #include "kernels/cpu/linear_codes.inc"
 
+static void decode_packed(const LinearArgs& a, const TileShape& t, int64_t begin, int64_t end,
+                          float* panel) {
+  decode_by_table(a, t, begin, end, panel);
+}
+
 }  // namespace
 
 const LinearIsa kLinearPortable{run_f32, nullptr, decode_row_f32, nullptr};
