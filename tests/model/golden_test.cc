@@ -2,6 +2,7 @@
 // (tools/make_model_goldens.py), one pass, chunks, mixed batches and greedy continuations.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -128,6 +129,36 @@ TEST(Golden, Bfloat16IsNearTheReference) {
     }
   }
   gaps.record("bf16");
+}
+
+// int8 activations with every width of weights, in integer arithmetic on each instruction set. An
+// activation near the middle of two codes may take the other one, so the bound is on the RMS.
+TEST(Golden, IntegerSchemesAreNearTheReference) {
+  const auto folders = golden_models();
+  const auto folder = std::ranges::find_if(
+      folders, [](const auto& path) { return path.filename() == "llama-gqa-tied"; });
+  ASSERT_NE(folder, folders.end());
+  const Golden golden = read_golden(*folder / "golden.json");
+  for (const char* scheme :
+       {"int8:asym", "int4_int8:g32", "int4_int8:g32:asym", "int8_int1:g32", "int8_int2:g32:asym",
+        "int8_int3:g32", "int8_int5:g32", "int8_int6:g32", "int8_int7:g32:asym", "int8_int8:g32"}) {
+    std::vector<float> reference;
+    for (const Backend& backend : backends()) {
+      if (backend.device != "ref" && backend.device != "cpu") continue;
+      SCOPED_TRACE(text(scheme, " on ", backend.device, " ", backend.isa));
+      ModelOptions options = options_for(*folder, backend);
+      options.scheme = scheme;
+      Model model = load_model(options);
+      const std::vector<float> logits = prefill_logits(model, golden.sequences[2].ids);
+      if (backend.device == "ref") reference = logits;
+      double error = 0, size = 0;
+      for (size_t i = 0; i < logits.size(); ++i) {
+        error += std::pow(double{logits[i]} - double{reference[i]}, 2);
+        size += std::pow(double{reference[i]}, 2);
+      }
+      EXPECT_LE(std::sqrt(error / size), 0.01);
+    }
+  }
 }
 
 // A block in words.
