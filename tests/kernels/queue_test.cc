@@ -2,7 +2,8 @@
 // operations are timed where that was asked for.
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <algorithm>
+#include <limits>
 #include <random>
 
 #include "kernels/cpu/ops.h"
@@ -80,7 +81,13 @@ TEST_F(SampleRows, OnAllThreadsEqualOneByOne) {
     for (size_t r = 0; r < kRows; ++r) {
       EXPECT_EQ(got.rows[r].id, want.rows[r].id) << r;
       EXPECT_EQ(got.rows[r].status, want.rows[r].status) << r;
-      EXPECT_EQ(std::memcmp(&got.logprobs[r], &want.logprobs[r], sizeof(LogprobRow)), 0) << r;
+      const LogprobRow &left = got.logprobs[r], &right = want.logprobs[r];
+      EXPECT_EQ(left.mass, right.mass) << r;
+      EXPECT_EQ(left.max, right.max) << r;
+      EXPECT_EQ(left.chosen, right.chosen) << r;
+      ASSERT_EQ(left.count, right.count) << r;
+      EXPECT_TRUE(std::equal(left.ids, left.ids + left.count, right.ids)) << r;
+      EXPECT_TRUE(std::equal(left.logits, left.logits + left.count, right.logits)) << r;
     }
   }
 }
