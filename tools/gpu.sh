@@ -1,16 +1,16 @@
 #!/bin/sh
 # GPU tests and benchmarks in two halves, for a GPU machine that has no compiler set-up of ours.
-#   tools/gpu.sh pack [BUILD]        here: builds with CUDA, everything but the C library static, and
-#                                    packs the programs into out/gpu/programs.tar.xz
-#   tools/gpu.sh pack-model DIR FILE here: packs a model folder and a text into out/gpu-model/1 and 2,
-#                                    for two calls, because one carries 64 MiB with the tree
-#   tools/gpu.sh model 1|2           there, in this order: puts it together in /tmp/mantissa-model
-#   tools/gpu.sh test                there: the GPU tests, memcheck and racecheck on the kernels, and
-#                                    perplexity cuda against cpu
-#   tools/gpu.sh bench               there: the benchmarks
+#   tools/gpu.sh pack [BUILD]         here: builds with CUDA, all but the C library static, and packs
+#                                     the programs into out/gpu/programs.tar.xz
+#   tools/gpu.sh pack-model DIR TEXT  here: packs a model folder and a text into out/gpu-model/1
+#                                     and 2, for two calls (one carries 64 MiB with the tree)
+#   tools/gpu.sh model 1|2            there, in this order: /tmp/mantissa-model from both
+#   tools/gpu.sh test                 there: the GPU tests, memcheck and racecheck on the kernels,
+#                                     and perplexity cuda against cpu
+#   tools/gpu.sh bench                there: the benchmarks
 # `test` and `bench` run from a tree with the tracked files, write JSON lines and logs to $OUT
-# (default: out/results) and end within 9 minutes. On the lent machine carry out/gpu (out/gpu-model/1
-# and then 2 before it).
+# (default: out/results) and end within 9 minutes. On the lent machine: carry out/gpu (before it
+# out/gpu-model/1, then 2).
 set -eu
 cd "$(dirname "$0")/.."
 programs="mantissa test_cuda gemm_bench gemv_bench attention_bench"
@@ -105,5 +105,5 @@ case ${1:-} in
   model) take_model "${2:?1 or 2}" ;;
   test) run_tests ;;
   bench) run_benches ;;
-  *) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit 2 ;;
+  *) sed -n '2,13s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac
