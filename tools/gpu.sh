@@ -1,6 +1,6 @@
 #!/bin/sh
 # GPU tests and benchmarks in two halves, for a GPU machine that has no compiler set-up of ours.
-#   tools/gpu.sh pack [BUILD]         here: builds with CUDA, all but the C library static, and packs
+#   tools/gpu.sh pack [BUILD]         here: builds with CUDA, all but libc static, and packs
 #                                     the programs into out/gpu/programs.tar.xz
 #   tools/gpu.sh pack-model DIR TEXT  here: packs a model folder and a text into out/gpu-model/1
 #                                     and 2, for two calls (one carries 64 MiB with the tree)

@@ -61,7 +61,7 @@ __device__ void finish_held(const RowOut<T>& out, int64_t row, int cols, const H
 
 template <class T>
 struct AsIs {
-  static constexpr bool kShared = true;  // several blocks may have a row
+  [[maybe_unused]] static constexpr bool kShared = true;  // several blocks may have a row
   const T* x;                            // [M, stride]
   int64_t stride;
 
@@ -81,7 +81,7 @@ struct AsIs {
 
 template <class T>
 struct Norm {
-  static constexpr bool kShared = false;
+  [[maybe_unused]] static constexpr bool kShared = false;
   const T* x;  // [M, stride]
   int64_t stride;
   const float* gain;  // [cols]
@@ -141,7 +141,7 @@ __device__ float gate_value(GateFn fn, float x) {
 }
 template <class T>
 struct Gate {
-  static constexpr bool kShared = true;
+  [[maybe_unused]] static constexpr bool kShared = true;
   const T* x;  // [M, stride]: gate, then up
   int64_t stride;
   GateFn fn;
