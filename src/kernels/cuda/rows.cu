@@ -61,7 +61,7 @@ __device__ void finish_held(const RowOut<T>& out, int64_t row, int cols, const H
 
 template <class T>
 struct AsIs {
-  [[maybe_unused]] static constexpr bool kShared = true;  // several blocks may have a row
+  static constexpr bool shared() { return true; }  // several blocks may have a row
   const T* x;                            // [M, stride]
   int64_t stride;
 
@@ -81,7 +81,7 @@ struct AsIs {
 
 template <class T>
 struct Norm {
-  [[maybe_unused]] static constexpr bool kShared = false;
+  static constexpr bool shared() { return false; }
   const T* x;  // [M, stride]
   int64_t stride;
   const float* gain;  // [cols]
@@ -141,7 +141,7 @@ __device__ float gate_value(GateFn fn, float x) {
 }
 template <class T>
 struct Gate {
-  [[maybe_unused]] static constexpr bool kShared = true;
+  static constexpr bool shared() { return true; }
   const T* x;  // [M, stride]: gate, then up
   int64_t stride;
   GateFn fn;
@@ -364,7 +364,7 @@ void run_rows(const Activation& out, const Source<T>& source, const ConstView& l
   } else if (held) {
     if (input_is_high) to.high = nullptr;
     if constexpr (sizeof(T) == 2) {
-      const HeldShape shape = held_shape(rows, cols, Source<T>::kShared);
+      const HeldShape shape = held_shape(rows, cols, Source<T>::shared());
       to.blocks = shape.blocks;
       const auto kernel =
           shape.units == 1 ? held_rows<T, Source, 1> : held_rows<T, Source, kHeldUnits>;
