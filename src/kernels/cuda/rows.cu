@@ -62,7 +62,7 @@ __device__ void finish_held(const RowOut<T>& out, int64_t row, int cols, const H
 template <class T>
 struct AsIs {
   static constexpr bool shared() { return true; }  // several blocks may have a row
-  const T* x;                            // [M, stride]
+  const T* x;                                      // [M, stride]
   int64_t stride;
 
   template <int kUnits>
