@@ -2,7 +2,7 @@
 // weights rotated over more than twice the L2, launches in a graph. Then one layer's decode chain
 // without attention (norm, qkv, quantize, out, norm, gate_up, gate, down) 32 times in a graph, and
 // the operations on rows alone.
-//   gemv_bench [linear|chain|rows|few|batch|mixed|sweep]... -> JSON lines on standard output
+//   gemv_bench [linear|chain|layers|rows|few|batch|mixed|sweep]... -> JSON lines on standard output
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -120,7 +120,7 @@ Array device_array(int64_t bytes, bool values) {
 // ---- one linear
 
 struct Tuning {
-  int stages = 0, piece = 0, shared_kib = 0, ahead = -1;
+  int stages = 0, piece = 0, shared_kib = 0;
 };
 
 void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuning& tuning) {
@@ -153,8 +153,7 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
                 .k = s.k,
                 .stages = tuning.stages,
                 .piece = tuning.piece,
-                .shared_kib = tuning.shared_kib,
-                .ahead = tuning.ahead};
+                .shared_kib = tuning.shared_kib};
   const std::string why_not = kernel.why_not(args);
   if (!why_not.empty()) return;  // not a kernel for these
   cudaStream_t stream;
@@ -168,11 +167,11 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
   });
   std::printf(
       "{\"kernel\":\"%s\",\"scheme\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"stages\":%d,\"piece\":%d,"
-      "\"shared_kib\":%d,"
-      "\"ahead\":%d,\"p10_us\":%.2f,\"p50_us\":%.2f,\"p90_us\":%.2f,\"gb_per_s\":%.0f,\"percent\":"
+      "\"shared_kib\":%d,\"p10_us\":%.2f,\"p50_us\":%.2f,\"p90_us\":%.2f,\"gb_per_s\":%.0f,"
+      "\"percent\":"
       "%.1f,\"tflops\":%.1f}\n",
-      kernel.name, kind.name, m, s.n, s.k, tuning.stages, tuning.piece, tuning.shared_kib,
-      tuning.ahead, us.p10, us.p50, us.p90, static_cast<double>(bytes) / us.p50 * 1e-3,
+      kernel.name, kind.name, m, s.n, s.k, tuning.stages, tuning.piece, tuning.shared_kib, us.p10,
+      us.p50, us.p90, static_cast<double>(bytes) / us.p50 * 1e-3,
       static_cast<double>(bytes) / us.p50 * 1e-3 / g_read_gb_s * 100,
       2.0 * m * s.n * s.k / us.p50 * 1e-6);
   std::fflush(stdout);
@@ -220,8 +219,7 @@ void run_mixed() {
 void run_sweep() {
   for (const Kind& kind : {kKinds[0], kKinds[1], kKinds[4], kKinds[5]}) {
     for (const Shape& s : kShapes) {
-      for (const int stages : {2, 3, 4, 5, 6}) time_one(kSm90, kind, s, 1, {stages, 2048, 0, 0});
-      for (const int ahead : {1, 2, 4}) time_one(kSm90, kind, s, 1, {0, 0, 0, ahead});
+      for (const int stages : {2, 3, 4, 5, 6}) time_one(kSm90, kind, s, 1, {stages, 2048, 0});
     }
   }
 }
@@ -338,6 +336,92 @@ void run_chain() {
       time_chain(name, m);
 }
 
+// ---- all layers in one kernel, with attention over `context` tokens
+
+void time_layers(const char* name, int context) {
+  constexpr int kHeads = 32, kKvHeads = 8, kDim = 128, kPageTokens = 16;
+  const Gpu gpu;
+  const Scheme scheme = parse_scheme(name);
+  std::vector<RandomWeight> weights;
+  for (int i = 0; i < kSets; ++i) {
+    for (const Shape s : {Shape{kQkvCols, kHidden}, Shape{kHidden, kHidden},
+                          Shape{2 * kInner, kHidden}, Shape{kHidden, kInner}})
+      weights.emplace_back(gpu, scheme, s);
+  }
+  const Buffer x(Spec{}, 1, kHidden), qkv(Spec{}, 1, kQkvCols), attended(Spec{}, 1, kHidden),
+      gated(Spec{}, 1, kInner);
+  const Array gain = device_array(kHidden * 4, true), inv_freq = device_array(kDim * 2, true);
+  const auto* gains = reinterpret_cast<const float*>(gain.get());
+  const int pages = (context + kPageTokens - 1) / kPageTokens;
+  std::vector<int32_t> ints = {context - 1, context - 1, 0, 1,
+                               context};  // position, slot, query_start
+  for (int i = 0; i < pages; ++i) ints.push_back(i);
+  const Array batch_ints = device_array(std::ssize(ints) * 4, false);
+  cuda_check(cudaMemcpy(batch_ints.get(), ints.data(), ints.size() * 4, cudaMemcpyHostToDevice),
+             "copying the batch");
+  const auto* at = reinterpret_cast<const int32_t*>(batch_ints.get());
+  const Batch batch{.tokens = 1,
+                    .sequences = 1,
+                    .query_max = 1,
+                    .token_ids = nullptr,
+                    .positions = at,
+                    .slots = at + 1,
+                    .query_start = at + 2,
+                    .context_len = at + 4,
+                    .block_table = at + 5,
+                    .block_table_stride = pages};
+  const KvShape shape{.layers = kLayers,
+                      .kv_heads = kKvHeads,
+                      .head_dim = kDim,
+                      .page_tokens = kPageTokens,
+                      .elem = &kBF16};
+  const int64_t page_bytes = kCudaOps.kv_page_bytes(shape);
+  const Array cache = device_array(kLayers * pages * page_bytes, true);
+  std::vector<DecodeLayer> layers(kLayers);
+  std::vector<KvLayer> kv;
+  for (int i = 0; i < kLayers; ++i) {
+    DecodeLayer& layer = layers[static_cast<size_t>(i)];
+    for (int r = 0; r < kDecodeLinears; ++r)
+      layer.linears[r].weight = &weights[static_cast<size_t>(i % kSets * 4 + r)].weight;
+    layer.attention_gain = layer.mlp_gain = gains;
+    layer.attention = {.heads = kHeads, .scale = 0.088f};
+    layer.rope = {.inv_freq = reinterpret_cast<const float*>(inv_freq.get()), .rotary_dim = kDim};
+    kv.push_back({.shape = shape,
+                  .pages = reinterpret_cast<std::byte*>(cache.get()) + i * pages * page_bytes,
+                  .page_bytes = page_bytes});
+  }
+  const DecodePass pass{.layers = layers,
+                        .kv = kv,
+                        .gate = GateFn::kSilu,
+                        .eps = 1e-5f,
+                        .x = x.view(),
+                        .qkv = qkv.view(),
+                        .attended = attended.view(),
+                        .gated = gated.view()};
+  if (const std::string why = kCudaOps.decode_why_not(pass, gpu.queue); !why.empty()) {
+    std::printf("{\"layers\":\"%s\",\"why_not\":\"%s\"}\n", name, why.c_str());
+    return;
+  }
+  int64_t bytes = 0;
+  for (int i = 0; i < 4; ++i) bytes += weights[static_cast<size_t>(i)].bytes;
+  const LaunchTimes us =
+      time_graph(gpu.stream(), 1, 20, [&](int) { kCudaOps.decode_layers(pass, batch, gpu.queue); });
+  const double ideal = static_cast<double>(bytes) / g_read_gb_s * 1e-3;
+  std::printf(
+      "{\"layers\":\"%s\",\"context\":%d,\"layer_p10_us\":%.2f,\"layer_p50_us\":%.2f,"
+      "\"layer_p90_us\":%.2f,\"weight_bytes\":%lld,\"bandwidth_us\":%.2f,\"percent\":%.1f}\n",
+      name, context, us.p10 / kLayers, us.p50 / kLayers, us.p90 / kLayers,
+      static_cast<long long>(bytes), ideal, ideal / us.p50 * kLayers * 100);
+  std::fflush(stdout);
+}
+
+void run_layers() {
+  for (const char* name : {"bf16", "ptpc_fp8", "fp8", "fp8_weight_only", "int8", "int8_weight_only",
+                           "int4_weight_only", "int4_fp8"})
+    time_layers(name, 128);
+  for (const int context : {16, 256, 512, 1024, 4096, 16384}) time_layers("ptpc_fp8", context);
+}
+
 // ---- operations on rows
 
 void time_rows(const char* op, const char* scheme, int m) {
@@ -391,9 +475,9 @@ struct Part {
   const char* name;
   void (*run)();
 };
-constexpr Part kParts[] = {{"linear", run_linear}, {"chain", run_chain}, {"rows", run_rows},
-                           {"few", run_few},       {"batch", run_batch}, {"mixed", run_mixed},
-                           {"sweep", run_sweep}};
+constexpr Part kParts[] = {{"linear", run_linear}, {"chain", run_chain}, {"layers", run_layers},
+                           {"rows", run_rows},     {"few", run_few},     {"batch", run_batch},
+                           {"mixed", run_mixed},   {"sweep", run_sweep}};
 
 void probe() {
   const Gpu gpu;

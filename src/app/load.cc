@@ -73,6 +73,7 @@ ModelOptions model_options_of(const Args& args, std::span<const std::string> sch
   options.kv_cache_dtype = args.text("kv-cache-dtype");
   options.kv_scale = static_cast<float>(args.real("kv-scale"));
   options.attention_backend = args.text("attention-backend");
+  options.decode_layers = args.text("decode-layers");
   options.dummy = args.text("load-format") == "dummy";
   options.fast_accum = args.flag("fast-accum");
   options.enforce_eager = args.flag("enforce-eager");
@@ -142,6 +143,7 @@ std::string plan_text(const Model& model) {
               human_bytes(plan.weights_bytes + plan.kv_bytes + workspace + plan.graph_bytes));
   if (plan.load_bytes > 0)
     out += text("; while loading, the weights and up to ", human_bytes(plan.load_bytes));
+  if (!plan.one_token.empty()) out += text("\none token at a time: ", plan.one_token);
   if (!plan.misfit.empty()) out += text("\ndoes not fit: ", plan.misfit, "; ", plan.misfit_fix);
   for (const std::string& notice : plan.notices) out += text("\nnotice: ", notice);
   return out;
@@ -171,6 +173,7 @@ boost::json::object plan_json(const Model& model) {
           {"fits", plan.misfit.empty()},
           {"misfit", plan.misfit},
           {"kv_tokens", plan.kv_tokens},
+          {"one_token", plan.one_token},
           {"parameters", plan.parameters},
           {"bits_per_weight", plan.bits_per_weight},
           {"rows", std::move(rows)},

@@ -34,6 +34,7 @@ constexpr Option kModel[] = {
     {"--calibrate-samples", kInteger, "512", "N", "samples of the text, evenly spread; fewer where it has fewer", "", 1, 1e6},
     {"--calibrate-seq-len", kInteger, "2048", "N", "tokens of a sample; at most the model's context", "", 2, 1e6},
     {"--attention-backend", kText, "auto", "B", "which attention kernels; auto: the device's first"},
+    {"--decode-layers", kText, "auto", "HOW", "passes of one token: fused (all layers in one kernel, CUDA only) or separate; auto: fused where it can", "auto,fused,separate"},
     {"--fast-accum", kFlag, "", "", "FP8 products summed in the tensor cores' short accumulator (CUDA only)"},
     {"--enforce-eager", kFlag, "", "", "decode steps launched kernel by kernel instead of as CUDA graphs (CUDA only)"},
     {"--no-library-kernels", kFlag, "", "", "only Mantissa's own kernels; there are no others (libraries are timed in benchmarks)"},

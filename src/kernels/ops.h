@@ -13,6 +13,7 @@
 #include "base/view.h"
 #include "kernels/activation.h"
 #include "kernels/batch.h"
+#include "kernels/decode.h"
 #include "kernels/load_stream.h"
 #include "kernels/step.h"
 #include "kernels/weight.h"
@@ -41,22 +42,6 @@ struct DeviceConfig {
 struct Epilogue {
   const float* bias = nullptr;  // [N] float32 (values of the run dtype)
   ConstView residual{};         // [M, N] run dtype; may be the same memory as out
-};
-
-enum class GateFn : uint8_t { kSilu, kGeluTanh };
-
-struct RopeParams {
-  const float* inv_freq =
-      nullptr;  // [rotary_dim / 2] float32, scaling applied: part of the model's definition
-  int32_t rotary_dim = 0;      // <= D; the rest passes through
-  float attention_factor = 1;  // multiplies cos and sin (yarn, longrope)
-};
-
-struct AttentionParams {
-  int32_t heads = 0;   // query heads; KV heads stand in KvShape
-  float scale = 0;     // of q k^T: 1 / sqrt(D) for llama
-  int32_t window = 0;  // 0: full; else keys in (position - window, position]
-  float soft_cap = 0;  // 0: none; else cap * tanh(score / cap)
 };
 
 // Norms of queries and keys before they are rotated. Each head by itself (gains [D], shared by all
@@ -205,6 +190,10 @@ struct Ops {
   void (*gate)(const Activation& out, ConstView gate_up, GateFn, Queue*);
   // out [R, K] = x[rows]: the rows whose logits are wanted.
   void (*gather_rows)(View out, ConstView x, std::span<const int32_t> rows, Queue*);
+  // All layers of a pass of one token at once. nullptr: the backend has no such operation.
+  // decode_why_not: empty, or why it does not take these layers (the batch does not matter).
+  std::string (*decode_why_not)(const DecodePass&, Queue*) = nullptr;
+  void (*decode_layers)(const DecodePass&, const Batch&, Queue*) = nullptr;
   // Bytes of one page of one layer, K and V and scales: a multiple of 64.
   int64_t (*kv_page_bytes)(const KvShape&);
 };

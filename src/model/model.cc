@@ -67,6 +67,14 @@ std::string attention_backend_of(const std::string& name) {
       "choose auto or unified (TRITON_ATTN and ROCM_AITER_UNIFIED_ATTN name the same design)");
 }
 
+constexpr std::string_view kDecodeLayers[] = {"auto", "fused", "separate"};
+void check_decode_layers(const std::string& name) {
+  if (std::ranges::find(kDecodeLayers, name) == std::end(kDecodeLayers)) {
+    throw Error(text("--decode-layers ", name, ": not a way to run layers"),
+                "choose auto, fused or separate");
+  }
+}
+
 int64_t pages_for(int64_t tokens, int64_t page_tokens) {
   return (tokens + page_tokens - 1) / page_tokens;
 }
@@ -84,6 +92,7 @@ struct Model::State {
   void plan_cache();
   void use_kv_scales();
   KvShape kv_shape_of(int32_t layer) const;
+  void plan_one_token();
   void plan_memory();
   PassLimits pass_limits();
   void size_cache();
@@ -119,6 +128,7 @@ Model::State::State(const ModelOptions& given) : options(given) {
   run_dtype = &run_dtype_of(options.dtype, config, notices);
   options.dtype = dtype_name(*run_dtype);
   options.attention_backend = attention_backend_of(options.attention_backend);
+  check_decode_layers(options.decode_layers);
   if (options.device == "auto") options.device = "cpu";
   ops = &find_ops(options.device);
   if (options.fast_accum && ops->host_memory) {
@@ -162,6 +172,7 @@ Model::State::State(const ModelOptions& given) : options(given) {
   layout.notices = std::move(notices);
   plan_cache();
   plan_memory();
+  plan_one_token();
 }
 
 void Model::State::resolve_limits() {
@@ -266,6 +277,33 @@ void Model::State::plan_memory() {
                         ? device_load_bytes(layout, checkpoint ? &*checkpoint : nullptr, *ops)
                         : plan.largest_tensor_bytes;
   size_cache();
+}
+
+// Whether a pass of one token is one operation: asked once, said in the plan.
+void Model::State::plan_one_token() {
+  if (ops->decode_layers == nullptr && options.decode_layers != "fused") {
+    options.decode_layers = "separate";
+    return;
+  }
+  if (options.decode_layers == "separate") {
+    plan.one_token = "operation by operation (--decode-layers separate)";
+    return;
+  }
+  std::vector<KvLayer> shapes;
+  for (int32_t layer = 0; layer < kv_shape.layers; ++layer)
+    shapes.push_back({.shape = kv_shape_of(layer), .pages = nullptr, .page_bytes = kv_page_bytes});
+  const std::string why_not = transformer->decode_why_not(shapes, *ops, queue.get());
+  if (why_not.empty()) {
+    transformer->use_decode_layers();
+    options.decode_layers = "fused";
+    plan.one_token = "all layers in one kernel";
+    return;
+  }
+  if (options.decode_layers == "fused") {
+    throw Error(text("--decode-layers fused: ", why_not), "use --decode-layers auto");
+  }
+  options.decode_layers = "separate";
+  plan.one_token = text("operation by operation: ", why_not);
 }
 
 PassLimits Model::State::pass_limits() {

@@ -35,9 +35,10 @@ struct ModelOptions {
   std::string kv_cache_dtype = "auto";
   float kv_scale = 0;  // > 0: --kv-scale
   std::string attention_backend = "auto";
-  bool dummy = false;          // --load-format dummy: random weights, config.json alone
-  bool fast_accum = false;     // --fast-accum (device cuda)
-  bool enforce_eager = false;  // --enforce-eager: no graphs (device cuda)
+  std::string decode_layers = "auto";  // auto | fused | separate: passes of one token
+  bool dummy = false;                  // --load-format dummy: random weights, config.json alone
+  bool fast_accum = false;             // --fast-accum (device cuda)
+  bool enforce_eager = false;          // --enforce-eager: no graphs (device cuda)
   bool strict = false;
   bool time_operations = false;  // see Model::operation_times()
   uint64_t seed = 0;
@@ -75,6 +76,7 @@ struct MemoryPlan {
   std::map<std::string, std::string> tensor_uses;  // stored tensors: "codes of fp8_static"
   int64_t parameters = 0;
   double bits_per_weight = 0;      // weights_bytes * 8 / parameters
+  std::string one_token;           // what runs a pass of one token; empty: there is no choice
   std::string misfit, misfit_fix;  // empty: it fits. Else what load() refuses with
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/convert.h"
 #include "base/error.h"
@@ -274,11 +275,80 @@ void Transformer::run_mlp(size_t index, View x, const Ops& ops, Queue* queue) co
   join(slots[kDown], gated, layer.norms[kMlpResult], x, ops, queue);
 }
 
+namespace {
+
+const float* static_scale_of(const Formats& input) {
+  return input.statics.empty() ? nullptr : input.statics[0].scale;
+}
+
+}  // namespace
+
+std::vector<DecodeLayer> Transformer::decode_layers() const {
+  constexpr std::pair<DecodeRole, LinearRole> kRoles[] = {{kDecodeQkv, kQkv},
+                                                          {kDecodeOut, kAttentionOut},
+                                                          {kDecodeGateUp, kGateUp},
+                                                          {kDecodeDown, kDown}};
+  std::vector<DecodeLayer> layers;
+  for (size_t i = 0; i < layout_.layers.size(); ++i) {
+    const Layer& from = layout_.layers[i];
+    DecodeLayer to{.linears = {},
+                   .attention_gain = from.norms[kAttentionIn].data,
+                   .mlp_gain = from.norms[kMlpIn].data,
+                   .attention = attention_[i].params,
+                   .rope = attention_[i].rope};
+    for (const auto& [role, slot] : kRoles) {
+      to.linears[role] = {.weight = &from.linears[slot].weights[0].weight,
+                          .bias = from.linears[slot].weights[0].bias,
+                          .static_scale = static_scale_of(from.linears[slot].input)};
+    }
+    layers.push_back(to);
+  }
+  return layers;
+}
+
+// What is between the operations stands where they leave it too; the gated row where gate and up
+// would.
+DecodePass Transformer::decode_pass(std::span<const DecodeLayer> layers,
+                                    std::span<const KvLayer> kv_layers) const {
+  Formats attended;
+  attended.high = true;
+  return {.layers = layers,
+          .kv = kv_layers,
+          .gate = layout_.gate,
+          .eps = eps_,
+          .x = view(x_, 1, config_.hidden_size),
+          .qkv = view(qkv_, 1, qkv_cols_),
+          .attended = attended_.forms(attended, 1).high,
+          .gated = view(gate_up_, 1, config_.intermediate_size)};
+}
+
+std::string Transformer::decode_why_not(std::span<const KvLayer> kv_layers, const Ops& ops,
+                                        Queue* queue) const {
+  if (ops.decode_layers == nullptr) return text("the device ", ops.name, " has no such kernel");
+  if (adds_apart_) return "results are normalized or multiplied before they are added";
+  for (const Layer& layer : layout_.layers) {
+    if (layer.q_norm.size > 0) return "queries and keys are normalized";
+    if (layer.norms[kAttentionIn].size == 0 || layer.norms[kMlpIn].size == 0)
+      return "a branch's input is not normalized";
+    for (const Slot& slot : layer.linears) {
+      if (slot.weights.size() != 1) return text(slot.module, " has parts of several schemes");
+      if (slot.observed != nullptr || layout_.observes) return "inputs are observed";
+    }
+  }
+  const std::vector<DecodeLayer> layers = decode_layers();
+  return ops.decode_why_not(decode_pass(layers, kv_layers), queue);
+}
+
 void Transformer::forward(const Batch& batch, std::span<const KvLayer> kv_layers, const Ops& ops,
                           Queue* queue) {
   tokens_ = batch.tokens;
   const View x = view(x_, batch.tokens, config_.hidden_size);
   ops.embed(x, layout_.embed_table(), embedding_multiplier_, batch, queue);
+  if (at_once_ && batch.tokens == 1) {
+    const std::vector<DecodeLayer> layers = decode_layers();
+    ops.decode_layers(decode_pass(layers, kv_layers), batch, queue);
+    return;
+  }
   for (size_t i = 0; i < layout_.layers.size(); ++i) {
     run_attention(i, x, batch, kv_layers[i], ops, queue);
     run_mlp(i, x, ops, queue);

@@ -49,6 +49,12 @@ class Transformer {
   int64_t workspace_bytes() const;
   void place(Arena& arena, const Ops& ops, Queue* queue);
 
+  // Empty where passes of one token are one operation (Ops::decode_layers), else why they are not.
+  // Answered without memory or weights; use_decode_layers() makes it so, after place().
+  std::string decode_why_not(std::span<const KvLayer> kv_layers, const Ops& ops,
+                             Queue* queue) const;
+  void use_decode_layers() { at_once_ = true; }
+
   // One pass over the batch; kv_layers has one entry per layer.
   void forward(const Batch& batch, std::span<const KvLayer> kv_layers, const Ops& ops,
                Queue* queue);
@@ -74,6 +80,9 @@ class Transformer {
   };
 
   View view(std::byte* data, int64_t rows, int64_t cols) const;
+  std::vector<DecodeLayer> decode_layers() const;
+  DecodePass decode_pass(std::span<const DecodeLayer> layers,
+                         std::span<const KvLayer> kv_layers) const;
   const float* place_rope(const RopeFrequencies& rope, Arena& arena, const Ops& ops, Queue* queue);
   // The input of a branch: the stream normalized, or the stream itself.
   Activation branch_input(const Vector& norm, const Formats& wanted, View x, const Ops& ops,
@@ -97,6 +106,7 @@ class Transformer {
   std::vector<LayerAttention> attention_;  // [layers]
   int64_t qkv_cols_ = 0;
   bool adds_apart_ = false;  // some result is normalized or multiplied before it is added
+  bool at_once_ = false;     // passes of one token are one operation
 
   ActivationBuffer hidden_, attended_, gated_, head_in_;  // inputs of the linears
   std::byte* x_ = nullptr;                                // [T, hidden] the residual stream

@@ -54,10 +54,9 @@ struct GemvArgs {
   void* out = nullptr;  // [M, N] run dtype or float32
   int64_t out_stride = 0;
   int m = 0, n = 0, k = 0;
-  // 0, or -1 for `ahead`: picked by shape. Benchmarks set them.
+  // 0: picked by shape. Benchmarks set them.
   int warps = 0;                              // of a block (sm_80)
   int stages = 0, piece = 0, shared_kib = 0;  // of the ring (sm_90)
-  int ahead = -1;                             // stages that go to L2 before x is there (sm_90)
 };
 constexpr int kGemvRowsMax = 8;
 

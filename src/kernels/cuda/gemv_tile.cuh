@@ -2,6 +2,7 @@
 // rows of weights with up to 8 tokens, a warp's part of the result.
 #pragma once
 
+#include "kernels/cuda/limbs.cuh"
 #include "kernels/cuda/weight_stream.cuh"
 
 namespace mantissa::cuda {
@@ -94,8 +95,8 @@ __device__ void stage_input(const GemvArgs& a, unsigned char* shared, float* x_s
 // kLines lines at once: each block of them has sums of its own, so that no mma waits for the last.
 template <class F, int kLines>
 struct Sums {
-  typename F::Sum d[F::kSubs > 0 ? 1 : kLines * 2][4] = {};  // mma's: (row, token), (row, token +
-                                                             // 1), (row + 8, ...)
+  typename F::Accumulator d[F::kSubs > 0 ? 1 : kLines * 2][4] = {};  // mma's: (row, token), (row,
+                                                                     // token + 1), (row + 8, ...)
   int32_t row_codes[2] = {};  // sum of a row's int8 codes over this lane's K
 };
 
@@ -115,11 +116,42 @@ __device__ void add_group(float (&d)[4], float (&group)[4], const Groups (&of)[2
   }
 }
 
+// The same with x as limbs: four bits of a word are four bytes of mma at once.
+template <class F, int kLines>
+__device__ void multiply_limbs(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
+                               const unsigned char* x, const float* x_sums) {
+#pragma unroll
+  for (int b = 0; b < kLines * 2; ++b) {
+    const uint4(&codes)[2] = lines[b / 2].codes[b % 2];
+    const uint4 x_low = *reinterpret_cast<const uint4*>(x + b * F::kXBlock);
+    const uint4 x_high = *reinterpret_cast<const uint4*>(x + b * F::kXBlock + F::kXBlock / 2);
+    const int2 offset = *reinterpret_cast<const int2*>(x_sums + b * kGemvRowsMax);
+    int32_t low[4] = {offset.x, offset.y, offset.x, offset.y}, high[4] = {};
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+      uint32_t w[4];
+#pragma unroll
+      for (int r = 0; r < 4; ++r)
+        w[r] = ptx::and_xor(word_of(codes[r % 2], i + r / 2), 0x0f0f0f0fu, 0x08080808u);
+      ptx::mma_s8(low, w, word_of(x_low, i), word_of(x_low, i + 1));
+#pragma unroll
+      for (int r = 0; r < 4; ++r) w[r] = word_of(codes[r % 2], i + r / 2) & 0xf0f0f0f0u;
+      ptx::mma_s8(high, w, word_of(x_high, i), word_of(x_high, i + 1));
+    }
+    const Groups(&of)[2] = lines[b / 2].groups[b % 2];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float scale = __uint_as_float(of[i / 2].scales.x << 16);
+      sums.d[0][i] = fmaf(static_cast<float>(low[i] * 16 + high[i]), scale, sums.d[0][i]);
+    }
+  }
+}
+
 // x: of the first line, at this lane's token and place. x_sums (int4): of the first line, at the
 // lane's two tokens of the result.
 template <class F, int kLines>
-__device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
-                         const unsigned char* x, const float* x_sums, bool wants_row_codes) {
+__device__ void multiply_values(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
+                                const unsigned char* x, const float* x_sums, bool wants_row_codes) {
   using T = typename F::Value;
   constexpr int kBlocks = kLines * 2;
   float group[F::kSubs > 0 ? kBlocks : 1][4] = {};
@@ -172,15 +204,35 @@ __device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
   }
 }
 
+template <class F, int kLines>
+__device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
+                         const unsigned char* x, const float* x_sums, bool wants_row_codes) {
+  if constexpr (F::kLimbs > 0 && F::kSubs > 0) {
+    multiply_limbs(sums, lines, x, x_sums);
+  } else {
+    multiply_values(sums, lines, x, x_sums, wants_row_codes);
+  }
+}
+
 // A warp's sums of a tile -> part [tokens][kRows]; `row`: of the tile, what this lane's first is.
 template <class F, int kLines>
 __device__ void put_part(const GemvArgs& a, Sums<F, kLines>& sums, typename F::Sum* part, int row) {
   const int lane = threadIdx.x % 32;
-  typename F::Sum d[4] = {};
+  typename F::Accumulator d[4] = {};
 #pragma unroll
   for (const auto& of_block : sums.d) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) d[i] += of_block[i];
+  }
+  if constexpr (F::kLimbs > 0) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const auto last = static_cast<float>(__shfl_down_sync(0xffffffffu, d[2 * r], 1));
+      const float sum =
+          join_limbs(static_cast<float>(d[2 * r]), static_cast<float>(d[2 * r + 1]), last);
+      if (lane % 4 == 0) part[row + r * 8] = sum;
+    }
+    return;
   }
   if (F::kIntegers && a.x_zero != nullptr) {  // sum w (x - zero) = sum w x - zero * sum w
     for (int r = 0; r < 2; ++r) {

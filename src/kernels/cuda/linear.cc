@@ -270,6 +270,10 @@ bool takes_codes(const WeightRequest& r) {
   const bool exact = *w.scale == kE8M0 || *w.scale == kE4M3;
   return exact && (group == 32 || (group == 16 && *w.elem == kE2M1));
 }
+GemvInput input_of_s4(const WeightRequest& r) {
+  const Spec& a = r.scheme.activation;
+  return !a.quantized() ? GemvInput::kRun : is_e4m3(a) ? GemvInput::kE4M3 : GemvInput::kS8;
+}
 #define MANTISSA_GEMV_ROWS(NAME, TAKES, WHAT)                                   \
   {{"gemv_" NAME "__sm90"}, "sm_90a, " WHAT, 90, true, TAKES, try_gemv_sm90}, { \
     {"gemv_" NAME "__sm80"}, "sm_80, " WHAT, 80, true, TAKES, try_gemv          \
@@ -448,6 +452,16 @@ LinearInput input_of(const Activation& x, const Weight& w) {
 }
 
 }  // namespace
+
+std::optional<GemvFormats> gemv_formats(const WeightRequest& r) {
+  if (takes_run_run(r)) return GemvFormats{GemvWeight::kRun, GemvInput::kRun};
+  if (takes_e4m3_e4m3(r)) return GemvFormats{GemvWeight::kE4M3, GemvInput::kE4M3};
+  if (takes_s8_s8(r)) return GemvFormats{GemvWeight::kS8, GemvInput::kS8};
+  if (takes_e4m3_run(r)) return GemvFormats{GemvWeight::kE4M3, GemvInput::kRun};
+  if (takes_s8_run(r)) return GemvFormats{GemvWeight::kS8, GemvInput::kRun};
+  if (takes_s4_any(r)) return GemvFormats{GemvWeight::kS4, input_of_s4(r)};
+  return std::nullopt;
+}
 
 Weight plan_weight(const WeightRequest& request, Queue* queue) {
   const CudaQueue& q = cuda_queue(queue);

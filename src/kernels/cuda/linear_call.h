@@ -4,7 +4,9 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <optional>
 
+#include "kernels/cuda/gemv.h"
 #include "kernels/ops.h"
 
 namespace mantissa::cuda {
@@ -40,6 +42,13 @@ struct LinearCall {
 
 // linear() without an epilogue; the kernel that ran, with its tile where it picks among several.
 std::string name_linear(View out, const Activation& x, const Weight& w, Queue* queue);
+
+// What the small-batch kernels call the scheme; nothing where they do not read it.
+struct GemvFormats {
+  GemvWeight weight;
+  GemvInput input;
+};
+std::optional<GemvFormats> gemv_formats(const WeightRequest& request);
 
 // Every format.
 void linear_any__sm80(const LinearCall& call);

@@ -58,7 +58,10 @@ CudaQueue::CudaQueue(const DeviceConfig& config) {
     mark.reset(event);
   }
   amax = allocate_device(sizeof(float), "an activation's range");
-  if (capability >= 90) attention_state = make_attention_state();
+  if (capability >= 90) {
+    attention_state = make_attention_state();
+    decode_barrier = make_decode_barrier();
+  }
 }
 
 std::byte* CudaQueue::scratch(int64_t bytes) {
@@ -95,6 +98,7 @@ std::vector<KernelInfo> kernels(Queue* queue) {
     rows.push_back({text(name, "_any__sm80"), name, "sm_80", "runs"});
   }
   for (KernelInfo& row : attention_kernels(cuda_queue(queue))) rows.push_back(std::move(row));
+  rows.push_back(decode_kernel(cuda_queue(queue)));
   return rows;
 }
 
@@ -180,6 +184,8 @@ const Ops kCudaOps{
     .attention = cuda::attention,
     .gate = cuda::gate,
     .gather_rows = cuda::gather_rows,
+    .decode_why_not = cuda::decode_why_not,
+    .decode_layers = cuda::decode_layers,
     .kv_page_bytes = cuda::kv_page_bytes,
 };
 

@@ -139,12 +139,6 @@ __device__ inline void tensor_load(void* to, const CUtensorMap* map, int32_t x, 
       "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(shared_address(barrier))
       : "memory");
 }
-// `bytes` in a row to L2 alone; address and size are multiples of 16.
-__device__ inline void bulk_prefetch_l2(const void* from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(reinterpret_cast<uint64_t>(from)),
-               "r"(bytes)
-               : "memory");
-}
 // To the same address of every block in `blocks` (a bit per rank); each one's barrier counts it.
 __device__ inline void tensor_load_multicast(void* to, const CUtensorMap* map, int32_t x, int32_t y,
                                              uint64_t* barrier, uint16_t blocks) {
@@ -346,6 +340,12 @@ __device__ inline uint32_t and_xor(uint32_t a, uint32_t mask, uint32_t flip) {
 }
 
 // ---- global memory
+// What other blocks wrote before they released this word is visible to this thread afterwards.
+__device__ inline unsigned load_acquire(const unsigned* from) {
+  unsigned v;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
+  return v;
+}
 // 16 bytes that this kernel reads once: not kept in L1.
 __device__ inline uint4 load_streamed(const void* from) {
   uint4 v;

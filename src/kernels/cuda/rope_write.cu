@@ -6,6 +6,7 @@
 #include "kernels/cuda/device_types.cuh"
 #include "kernels/cuda/kv_cache.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/layer_math.cuh"
 #include "kernels/cuda/queue.h"
 
 namespace mantissa::cuda {
@@ -78,10 +79,9 @@ __device__ void rotate(Part<kRun, kRuns>& part, T* x, int half, const float2* tu
     Vector<T, kRun> out[2];
 #pragma unroll
     for (int e = 0; e < kRun; ++e) {
-      const float2 t = turn[part.at[r][0] + e];  // cosine, sine
-      const float u = part.value[r][0][e], v = part.value[r][1][e];
-      out[0].v[e] = from_f32<T>(u * t.x - v * t.y);
-      out[1].v[e] = from_f32<T>(v * t.x + u * t.y);
+      const float2 uv = turned(part.value[r][0][e], part.value[r][1][e], turn[part.at[r][0] + e]);
+      out[0].v[e] = from_f32<T>(uv.x);
+      out[1].v[e] = from_f32<T>(uv.y);
       part.value[r][0][e] = to_f32(out[0].v[e]);
       part.value[r][1][e] = to_f32(out[1].v[e]);
     }
@@ -166,11 +166,8 @@ __global__ void __launch_bounds__(kThreadsMax)
   const auto position = static_cast<float>(a.positions[blockIdx.x]);
   const int slot = a.slots[blockIdx.x], offset = slot % c.page_tokens;
   const int64_t page = slot / c.page_tokens;
-  for (int i = static_cast<int>(threadIdx.x); i < a.half; i += threads) {
-    float sine, cosine;
-    sincosf(position * a.inv_freq[i], &sine, &cosine);
-    turn[i] = make_float2(cosine * a.factor, sine * a.factor);
-  }
+  for (int i = static_cast<int>(threadIdx.x); i < a.half; i += threads)
+    turn[i] = turn_of(position, a.inv_freq[i], a.factor);
   __syncthreads();  // turn is complete
   for (int base = first; base < last; base += per_pass, head += per_pass) {
     const bool inside = head < last, is_v = head >= a.heads + c.kv_heads;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/layer_math.cuh"
 #include "kernels/cuda/quantize_row.cuh"
 #include "kernels/cuda/queue.h"
 #include "kernels/cuda/rows_blocks.h"
@@ -133,12 +134,6 @@ struct Norm {
   }
 };
 
-__device__ float gate_value(GateFn fn, float x) {
-  // ex2 and rcp in hardware: within 2^-21, of which a 16-bit result shows nothing.
-  if (fn == GateFn::kSilu) return __fdividef(x, 1.0f + __expf(-x));
-  const float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);  // sqrt(2 / pi)
-  return 0.5f * x * (1.0f + tanhf(inner));
-}
 template <class T>
 struct Gate {
   static constexpr bool shared() { return true; }

@@ -13,24 +13,28 @@ constexpr int kRows = 16;   // of weights, a warp's tile: mma's M
 constexpr int kLine = 128;  // bytes of a weight row that a warp reads at once: two blocks
 
 // kSubs: groups of K in a block of 128 int4 codes; 0: one scale a row, applied at the end. kZeros:
-// int4 codes with zero points.
-template <GemvWeight kW, class T, int kSubsOf = 0, bool kZerosOf = false>
+// int4 codes with zero points. kLimbs (limbs.cuh): one token of bf16 as so many int8 numbers.
+template <GemvWeight kW, class T, int kSubsOf = 0, bool kZerosOf = false, int kLimbsOf = 0>
 struct Format {
   static constexpr GemvWeight kWeight = kW;
   using Value = T;  // mma operands; int8_t: both sides stay codes
   static constexpr bool kIntegers = sizeof(T) == 1;
-  using Sum = std::conditional_t<kIntegers, int32_t, float>;
   static constexpr int kSubs = kSubsOf;
   static constexpr bool kZeros = kZerosOf;
+  static constexpr int kLimbs = kLimbsOf;
+  static constexpr bool kScales = kW != GemvWeight::kRun;
+  // In registers, and of a tile.
+  using Accumulator = std::conditional_t<kIntegers && kSubs == 0, int32_t, float>;
+  using Sum = std::conditional_t<kIntegers && kLimbs == 0, int32_t, float>;
   static constexpr int kBlockValues = kW == GemvWeight::kRun  ? 32
                                       : kW == GemvWeight::kS4 ? 128
                                                               : 64;
   // mma that a block of 64 bytes feeds; each takes 32 bytes of operands of a token.
   static constexpr int kSteps = kBlockValues * static_cast<int>(sizeof(T)) / 32;
-  static constexpr int kXBlock = kSteps * 32;  // bytes of x that a block meets
+  static constexpr int kXBlock = kSteps * 32 * (kLimbs > 0 ? kLimbs : 1);  // bytes that it meets
   // A lane's values of a block: 32 bytes in a row (8-bit codes as 16-bit values), else 16 here and
   // there; tokens are padded so that two of them never meet in a bank.
-  static constexpr bool kWide = kSteps == 4;
+  static constexpr bool kWide = kSteps == 4 && kLimbs == 0;
   static constexpr int kXPad = kWide ? 16 : 64;
   static constexpr int kAhead = kW == GemvWeight::kS4 ? 1 : 2;  // lines on their way
 };
@@ -153,9 +157,10 @@ __device__ void load_line(Line<F>& to, const GemvArgs& a, const Plan& p, int til
 
 // ---- results
 
+// From L2: another block of a persistent kernel may have written it.
 __device__ inline float run_value(const GemvArgs& a, const void* p, int64_t i) {
-  return a.run_is_f16 ? to_f32(static_cast<const __half*>(p)[i])
-                      : to_f32(static_cast<const __nv_bfloat16*>(p)[i]);
+  return a.run_is_f16 ? to_f32(__ldcg(static_cast<const __half*>(p) + i))
+                      : to_f32(__ldcg(static_cast<const __nv_bfloat16*>(p) + i));
 }
 // What a sum is finished with.
 struct Finish {
@@ -170,9 +175,13 @@ __device__ Finish load_finish(const GemvArgs& a, int m, int row) {
   if (a.residual != nullptr) f.residual = run_value(a, a.residual, m * a.residual_stride + row);
   return f;
 }
+template <class Sum>
+__device__ float finished(Sum sum, const Finish& f) {
+  return static_cast<float>(sum) * f.w_scale * f.x_scale + f.bias + f.residual;
+}
 template <class F>
 __device__ void store(const GemvArgs& a, int m, int row, typename F::Sum sum, const Finish& f) {
-  const float value = static_cast<float>(sum) * f.w_scale * f.x_scale + f.bias + f.residual;
+  const float value = finished(sum, f);
   const int64_t at = m * a.out_stride + row;
   if (a.out_f32) {
     static_cast<float*>(a.out)[at] = value;

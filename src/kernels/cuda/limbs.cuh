@@ -1,0 +1,80 @@
+// One token of 16-bit floats for tensor cores that multiply int8: x = scale * (l0 * 2^16 + l1 * 2^8
+// + l2), limbs of one signed byte each, in three of mma's eight columns. The scale is a power of
+// two by the largest magnitude of the row: what is above 2^-14 of that is exact, smaller values
+// keep an error of 2^-22 of it, less than float32 sums leave. Integer weights then need no decoding
+// to floats, and their products are summed exactly.
+#pragma once
+
+#include "kernels/cuda/weight_stream.cuh"
+
+namespace mantissa::cuda {
+
+constexpr int kLimbCount = 3;
+constexpr int kLimbBits = 22;  // of the fixed-point number, without its sign
+
+struct LimbScale {
+  float scale, inverse;
+};
+// amax_bits: the largest of the magnitudes as bits of float32. A row that is not finite gives NaN.
+__device__ inline LimbScale limb_scale(uint32_t amax_bits) {
+  if (amax_bits >= 0x7f800000u) return {__uint_as_float(0x7fffffffu), 0};
+  const int exponent = max(static_cast<int>(amax_bits >> 23), 64);  // so that both are normal
+  return {__uint_as_float(static_cast<uint32_t>(exponent - (kLimbBits - 1)) << 23),
+          __uint_as_float(static_cast<uint32_t>(254 - exponent + (kLimbBits - 1)) << 23)};
+}
+
+// The larger of two bf16's magnitudes, as bits of float32: they order as integers, NaN above
+// infinity.
+__device__ inline uint32_t pair_amax_bits(uint32_t pair) {
+  return max(pair & 0x7fff0000u, pair << 16 & 0x7fff0000u);
+}
+__device__ inline uint32_t amax_bits(const uint4& v) {
+  return max(max(pair_amax_bits(v.x), pair_amax_bits(v.y)),
+             max(pair_amax_bits(v.z), pair_amax_bits(v.w)));
+}
+// What a result is multiplied with: codes are summed 16 times as large.
+__device__ inline float limb_result_scale(const LimbScale& s) {
+  return s.scale / 16;
+}
+
+__device__ inline float join_limbs(float l0, float l1, float l2) {
+  return fmaf(l0, 65536.0f, fmaf(l1, 256.0f, l2));
+}
+
+// Eight values from column `col` (a multiple of 8) on -> limbs at x, as multiply_limbs() reads
+// them: for each half of a word's nibbles a lane's 16 bytes, limbs 64 bytes apart; and what the
+// codes' offset of 8 takes from the sums of the lower half to x_sums. Whole warps call.
+template <class F>
+__device__ void put_limbs(const float (&v)[8], float inverse, int col, unsigned char* x,
+                          float* x_sums) {
+  static_assert(F::kSubs == 1 && F::kLimbs == kLimbCount);
+  uint32_t low[kLimbCount] = {}, high[kLimbCount] = {};
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    int rest = inverse == 0 ? 0 : __float2int_rn(v[i] * inverse);
+    // Elements 0 4 1 5 are the lower nibbles of a word's bytes, 2 6 3 7 the upper ones.
+    const int byte = i % 2 * 2 + i / 4;
+#pragma unroll
+    for (int l = kLimbCount - 1; l >= 0; --l) {
+      const auto limb = static_cast<int8_t>(rest);
+      rest = (rest - limb) >> 8;
+      (i % 4 < 2 ? low : high)[l] |= static_cast<uint32_t>(static_cast<uint8_t>(limb))
+                                     << (8 * byte);
+    }
+  }
+  constexpr int kValues = F::kBlockValues;
+  unsigned char* block = x + col / kValues * F::kXBlock;
+  const int at = col % 32 / 8 * 16 + col % kValues / 32 * 4;
+#pragma unroll
+  for (int l = 0; l < kLimbCount; ++l) {
+    *reinterpret_cast<uint32_t*>(block + l * 64 + at) = low[l];
+    *reinterpret_cast<uint32_t*>(block + F::kXBlock / 2 + l * 64 + at) = high[l];
+    int sum = __dp4a(static_cast<int>(low[l]), 0x01010101, 0);
+#pragma unroll
+    for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    if (col % kValues == 0)
+      reinterpret_cast<int32_t*>(x_sums)[col / kValues * kGemvRowsMax + l] = -8 * sum;
+  }
+}
+
+}  // namespace mantissa::cuda

@@ -1,0 +1,380 @@
+// Weights of few-token linears through shared memory on Hopper: one warp copies 2 KiB of each of 16
+// rows at a time into a ring, eight warps multiply what is there with the tokens (mma.sync), one
+// warp adds up their parts and stores results. Nobody waits for anybody but through mbarriers, and
+// cursors go on from one linear to the next: the ring need not run empty in between.
+// gemv_sm90.cu streams one linear, decode_layers_sm90.cu all layers of a model.
+#pragma once
+
+#include "kernels/cuda/gemv_tile.cuh"
+
+namespace mantissa::cuda {
+
+constexpr int kUnitLines = 2;  // of 128 bytes, that a warp takes of a stage
+constexpr int kMultiplyWarps = 8, kMultiplyThreads = kMultiplyWarps * 32;  // the first ones
+constexpr int kLoadWarp = kMultiplyWarps, kFinishWarp = kMultiplyWarps + 1;
+constexpr int kRingThreads = kMultiplyThreads + 64;
+constexpr int kPieceMax = kMultiplyWarps * kUnitLines * kLine;  // bytes of a row in a stage
+constexpr int kRowPad = 64;  // so that two rows that a quarter of a warp reads never share a bank
+constexpr int kStagesMax = 16;
+constexpr int kTilesAhead = 4;               // tiles whose parameters, or parts, are there at once
+constexpr int kRingSharedMax = (226 << 10);  // the rest: what kernels have besides
+constexpr int kRingBarriers = 2 * kStagesMax + 4 * kTilesAhead;
+
+// Where things lie in shared memory (bytes), and how a row is cut.
+struct Ring {
+  int stages, stage_bytes;
+  int in_flight;             // stages that are asked for and not there, at most
+  int piece, pieces, pitch;  // bytes of a row in a stage, stages of a row, bytes between rows
+  int x, x_sums, params, params_bytes, zeros, parts, barriers, bytes;
+};
+
+// The tiles of a block: one after the other, or (pair_stride > 0) in turn with those `pair_stride`
+// tiles further on.
+struct Share {
+  int first, count, pair_stride;
+
+  __device__ int tile(int i) const {
+    return pair_stride == 0 ? first + i : first + i / 2 + i % 2 * pair_stride;
+  }
+};
+__device__ inline Share share_of(int tiles, int pair_stride = 0) {
+  const auto at = [&](unsigned block) {
+    return static_cast<int>(int64_t{tiles} * block / gridDim.x);
+  };
+  const int first = at(blockIdx.x), count = at(blockIdx.x + 1) - first;
+  return {first, pair_stride > 0 ? 2 * count : count, pair_stride};
+}
+
+// Where one of the parties stands: the next stage and tile.
+struct RingCursor {
+  int slot = 0;
+  uint32_t parity = 0;  // of the phase in which the stage is full
+  unsigned tile = 0;
+
+  __device__ void next_stage(const Ring& ring) {
+    if (++slot < ring.stages) return;
+    slot = 0;
+    parity ^= 1;
+  }
+  __device__ unsigned of_tile() const { return tile % kTilesAhead; }
+  __device__ uint32_t tile_parity() const { return tile / kTilesAhead % 2; }
+};
+
+// The loading warp's: also the oldest stage that is not known to have landed.
+struct LoadCursor : RingCursor {
+  int flying = 0, oldest = 0;
+  uint32_t oldest_parity = 0;
+
+  // Waits until the next stage is free and few enough are on their way: what waits in queues of the
+  // memory delays everything else.
+  __device__ void claim(const Ring& ring, uint64_t* full, uint64_t* empty) {
+    if (flying < ring.in_flight) {
+      ++flying;
+    } else {
+      ptx::mbarrier_wait(full + oldest, oldest_parity);
+      if (++oldest == ring.stages) {
+        oldest = 0;
+        oldest_parity ^= 1;
+      }
+    }
+    ptx::mbarrier_wait(empty + slot, parity ^ 1);
+  }
+};
+
+struct RingBarriers {
+  uint64_t *full, *empty;                // [stages]
+  uint64_t *params_full, *params_empty;  // [kTilesAhead]
+  uint64_t *parts_full, *parts_empty;    // [kTilesAhead]
+
+  __device__ explicit RingBarriers(unsigned char* at)
+      : full(reinterpret_cast<uint64_t*>(at)),
+        empty(full + kStagesMax),
+        params_full(empty + kStagesMax),
+        params_empty(params_full + kTilesAhead),
+        parts_full(params_empty + kTilesAhead),
+        parts_empty(parts_full + kTilesAhead) {}
+  // By one thread. Parameters are read by the warps that multiply (group scales), or by the one
+  // that finishes.
+  __device__ void init(int stages, bool group_scales) const {
+    for (int s = 0; s < stages; ++s) {
+      ptx::mbarrier_init(full + s, 1);
+      ptx::mbarrier_init(empty + s, kMultiplyWarps);
+    }
+    for (int i = 0; i < kTilesAhead; ++i) {
+      ptx::mbarrier_init(params_full + i, 1);
+      ptx::mbarrier_init(params_empty + i, group_scales ? kMultiplyWarps : 1);
+      ptx::mbarrier_init(parts_full + i, kMultiplyWarps);
+      ptx::mbarrier_init(parts_empty + i, 1);
+    }
+    ptx::fence_barrier_init();
+  }
+};
+
+// ---- the warp that loads
+
+// Scales and zero points of a tile: of groups, or of rows.
+template <class F>
+__device__ void fetch_params(const GemvArgs& a, const Plan& p, const Ring& ring,
+                             unsigned char* shared, const RingBarriers& barriers, int tile,
+                             unsigned of_tile) {
+  const int rows = min(kRows, a.n - tile * kRows);
+  const auto round = [](int bytes) { return static_cast<uint32_t>(bytes + 15) & ~15u; };
+  const int64_t row_bytes = F::kSubs > 0 ? p.groups * 2 : 4;
+  const uint32_t scale_bytes = round(rows * static_cast<int>(row_bytes));
+  const uint32_t zero_bytes = F::kZeros ? round(rows * p.groups) : 0;
+  unsigned char* to = shared + ring.params + of_tile * ring.params_bytes;
+  uint64_t* barrier = barriers.params_full + of_tile;
+  const int64_t row0 = int64_t{tile} * kRows;
+  ptx::mbarrier_expect_bytes(barrier, scale_bytes + zero_bytes);
+  ptx::bulk_load(to, static_cast<const unsigned char*>(a.w_scale) + row0 * row_bytes, scale_bytes,
+                 barrier);
+  if (F::kZeros) ptx::bulk_load(to + ring.zeros, a.w_zero + row0 * p.groups, zero_bytes, barrier);
+}
+
+// The stages of a block's share in order; lane r moves row r.
+template <class F>
+__device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsigned char* shared,
+                        const RingBarriers& barriers, const Share& share, LoadCursor& at) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto row_bytes = static_cast<int>(a.row_bytes);
+  for (int i = 0; i < share.count; ++i, ++at.tile) {
+    const int tile = share.tile(i), rows = min(kRows, a.n - tile * kRows);
+    if constexpr (F::kScales) {
+      ptx::mbarrier_wait(barriers.params_empty + at.of_tile(), at.tile_parity() ^ 1);
+      if (lane == 0) fetch_params<F>(a, p, ring, shared, barriers, tile, at.of_tile());
+    }
+    const unsigned char* row = a.w + (int64_t{tile} * kRows + lane) * a.row_bytes;
+    for (int begin = 0; begin < row_bytes; begin += ring.piece) {
+      at.claim(ring, barriers.full, barriers.empty);
+      const int bytes = min(ring.piece, row_bytes - begin);
+      if (lane == 0) ptx::mbarrier_expect_bytes(barriers.full + at.slot, rows * bytes);
+      __syncwarp();  // the bytes are expected
+      if (lane < rows) {
+        ptx::bulk_load(shared + at.slot * ring.stage_bytes + lane * ring.pitch, row + begin, bytes,
+                       barriers.full + at.slot);
+      }
+      at.next_stage(ring);
+    }
+  }
+}
+
+// ---- the warps that multiply
+
+// `bytes`: of the row that are there from `line` on.
+template <class F>
+__device__ void read_line(Line<F>& to, const unsigned char* stage, const Ring& ring, int line,
+                          int bytes, int lane) {
+#pragma unroll
+  for (int b = 0; b < 2; ++b) {
+    const int at = b * 64 + lane % 4 * 16;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const unsigned char* from = stage + (lane / 4 + r * 8) * ring.pitch + line * kLine + at;
+      to.codes[b][r] = at < bytes ? *reinterpret_cast<const uint4*>(from) : uint4{0, 0, 0, 0};
+    }
+  }
+}
+
+template <class F>
+__device__ void read_groups(Line<F>& to, const Plan& p, const Ring& ring,
+                            const unsigned char* params, int row, int line) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int first = (row + r * 8) * p.groups;
+    const auto* scales = reinterpret_cast<const uint16_t*>(params) + first;
+    const auto* zeros = reinterpret_cast<const int8_t*>(params + ring.zeros) + first;
+#pragma unroll
+    for (int b = 0; b < 2; ++b)
+      to.groups[b][r] = load_groups<F>(scales, zeros, p, min(line * 2 + b, p.blocks - 1));
+  }
+}
+
+// A warp's share of a stage: two lines of the piece.
+template <class F>
+__device__ void multiply_stage(Sums<F, kUnitLines>& sums, const GemvArgs& a, const Plan& p,
+                               const Ring& ring, const unsigned char* shared,
+                               const unsigned char* stage, const unsigned char* params, int piece,
+                               uint64_t* empty) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int in_piece = warp * kUnitLines, line = piece * (ring.piece / kLine) + in_piece;
+  const int bytes = static_cast<int>(a.row_bytes) - line * kLine;
+  const bool mine = in_piece * kLine < ring.piece && bytes > 0;
+  Line<F> lines[kUnitLines];
+  if (mine) {
+#pragma unroll
+    for (int i = 0; i < kUnitLines; ++i) {
+      // Lines beyond the piece are another stage's: nothing of them.
+      const bool in = in_piece + i < ring.piece / kLine;
+      read_line(lines[i], stage, ring, in_piece + i, in ? bytes - i * kLine : 0, lane);
+      if constexpr (F::kSubs > 0) read_groups(lines[i], p, ring, params, lane / 4, line + i);
+    }
+  }
+  __syncwarp();  // the stage has been read
+  if (lane == 0) ptx::mbarrier_arrive(empty);
+  if (!mine) return;
+  // mma's column: a token, or a limb of the only one.
+  const int column =
+      F::kLimbs > 0 ? min(lane / 4, F::kLimbs - 1) * 64 : min(lane / 4, a.m - 1) * p.token_bytes;
+  const unsigned char* x =
+      shared + ring.x + column + lane % 4 * (F::kWide ? 32 : 16) + line * 2 * F::kXBlock;
+  const auto* x_sums = reinterpret_cast<const float*>(shared + ring.x_sums);
+  multiply(sums, lines, x, x_sums + x_sum_count<F>(line) + lane % 4 * 2,
+           F::kIntegers && a.x_zero != nullptr);
+}
+
+template <class F>
+__device__ typename F::Sum* parts_of(const Ring& ring, unsigned char* shared, int m,
+                                     unsigned of_tile) {
+  return reinterpret_cast<typename F::Sum*>(shared + ring.parts) +
+         of_tile * kMultiplyWarps * m * kRows;
+}
+
+// x is staged; every warp leaves its part of every tile.
+template <class F>
+__device__ void consume(const GemvArgs& a, const Plan& p, const Ring& ring, unsigned char* shared,
+                        const RingBarriers& barriers, const Share& share, RingCursor& at) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  for (int i = 0; i < share.count; ++i, ++at.tile) {
+    const unsigned of_tile = at.of_tile();
+    if (F::kSubs > 0) ptx::mbarrier_wait(barriers.params_full + of_tile, at.tile_parity());
+    const unsigned char* params = shared + ring.params + of_tile * ring.params_bytes;
+    Sums<F, kUnitLines> sums;
+    for (int piece = 0; piece < ring.pieces; ++piece) {
+      ptx::mbarrier_wait(barriers.full + at.slot, at.parity);
+      multiply_stage(sums, a, p, ring, shared, shared + at.slot * ring.stage_bytes, params, piece,
+                     barriers.empty + at.slot);
+      at.next_stage(ring);
+    }
+    if (F::kSubs > 0 && lane == 0) ptx::mbarrier_arrive(barriers.params_empty + of_tile);
+    ptx::mbarrier_wait(barriers.parts_empty + of_tile, at.tile_parity() ^ 1);
+    put_part(a, sums, parts_of<F>(ring, shared, a.m, of_tile) + warp * a.m * kRows, lane / 4);
+    __syncwarp();  // the part is written
+    if (lane == 0) ptx::mbarrier_arrive(barriers.parts_full + of_tile);
+  }
+}
+
+// ---- the warp that finishes
+
+// Result i (token i / 16, row i % 16) of a tile whose parts are full.
+template <class F>
+__device__ typename F::Sum sum_parts(const Ring& ring, unsigned char* shared, int m,
+                                     unsigned of_tile, int i) {
+  const typename F::Sum* parts = parts_of<F>(ring, shared, m, of_tile) + i;
+  typename F::Sum sum = 0;
+#pragma unroll
+  for (int w = 0; w < kMultiplyWarps; ++w) sum += parts[w * m * kRows];
+  return sum;
+}
+
+// The scale of row `row` of a tile whose parameters are there.
+template <class F>
+__device__ float row_scale(const Ring& ring, const unsigned char* shared, unsigned of_tile,
+                           int row) {
+  if constexpr (F::kSubs > 0 || !F::kScales) return 1;
+  return reinterpret_cast<const float*>(shared + ring.params + of_tile * ring.params_bytes)[row];
+}
+
+// What is added to a tile's results, asked for before they are there.
+struct Added {
+  static constexpr int kEach = kGemvRowsMax * kRows / 32;  // results of a lane, at most
+  float bias[kEach], residual[kEach];
+};
+__device__ inline Added load_added(const GemvArgs& a, int tile) {
+  Added added{};
+#pragma unroll
+  for (int j = 0; j < Added::kEach; ++j) {
+    const int i = static_cast<int>(threadIdx.x) % 32 + j * 32, row = tile * kRows + i % kRows;
+    if (i >= a.m * kRows || row >= a.n) continue;
+    if (a.bias != nullptr) added.bias[j] = a.bias[row];
+    if (a.residual != nullptr)
+      added.residual[j] = run_value(a, a.residual, i / kRows * a.residual_stride + row);
+  }
+  return added;
+}
+
+// Sums, scales, bias, residual -> out.
+template <class F>
+__device__ void finish(const GemvArgs& a, const Ring& ring, unsigned char* shared,
+                       const RingBarriers& barriers, const Share& share, RingCursor& at) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, count = a.m * kRows;
+  Added next{};
+  if (share.count > 0) next = load_added(a, share.tile(0));
+  for (int i = 0; i < share.count; ++i, ++at.tile) {
+    const int row0 = share.tile(i) * kRows;
+    const Added added = next;
+    if (i + 1 < share.count) next = load_added(a, share.tile(i + 1));
+    constexpr bool kRowScales = F::kScales && F::kSubs == 0;
+    if (kRowScales) ptx::mbarrier_wait(barriers.params_full + at.of_tile(), at.tile_parity());
+    ptx::mbarrier_wait(barriers.parts_full + at.of_tile(), at.tile_parity());
+    typename F::Sum sums[Added::kEach];
+    float scales[Added::kEach];
+#pragma unroll
+    for (int j = 0; j < Added::kEach; ++j) {
+      if (lane + j * 32 >= count) continue;
+      sums[j] = sum_parts<F>(ring, shared, a.m, at.of_tile(), lane + j * 32);
+      scales[j] = row_scale<F>(ring, shared, at.of_tile(), lane % kRows);
+    }
+    __syncwarp();  // parts and scales have been read
+    if (lane == 0) {
+      ptx::mbarrier_arrive(barriers.parts_empty + at.of_tile());
+      if (kRowScales) ptx::mbarrier_arrive(barriers.params_empty + at.of_tile());
+    }
+#pragma unroll
+    for (int j = 0; j < Added::kEach; ++j) {
+      const int m = (lane + j * 32) / kRows, row = row0 + lane % kRows;
+      if (lane + j * 32 >= count || row >= a.n) continue;
+      const float x_scale = a.x_scale != nullptr ? a.x_scale[m * a.x_scale_stride] : 1.0f;
+      store<F>(a, m, row, sums[j], {scales[j], x_scale, added.bias[j], added.residual[j]});
+    }
+  }
+}
+
+// ---- host
+
+inline int round_up(int bytes, int to) {
+  return (bytes + to - 1) / to * to;
+}
+
+// A plan whose x has whole shares of warps.
+template <class F>
+Plan ring_plan_of(const GemvArgs& a) {
+  Plan p = plan_of<F>(a);
+  p.lines = round_up(p.lines, kUnitLines);
+  p.token_bytes = p.lines * 2 * F::kXBlock + F::kXPad;
+  return p;
+}
+
+// How rows of `row_bytes` are cut into pieces of at most `piece_max`.
+inline void cut_rows(Ring& r, int row_bytes, int piece_max) {
+  r.pieces = (row_bytes + piece_max - 1) / piece_max;
+  r.piece = round_up((row_bytes + r.pieces - 1) / r.pieces, kUnitLines * kLine);
+  r.pieces = (row_bytes + r.piece - 1) / r.piece;
+}
+
+// What the longest of the ring's linears needs.
+struct RingNeeds {
+  int x_bytes, x_sums_bytes, groups, m;
+};
+// Lays out `limit` bytes of shared memory; as many stages as fit (perhaps none).
+template <class F>
+void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit) {
+  r.pitch = piece + kRowPad;
+  r.stage_bytes = kRows * r.pitch;
+  r.zeros = round_up(kRows * needs.groups * 2, 16);
+  r.params_bytes = F::kSubs > 0 ? r.zeros + (F::kZeros ? round_up(r.zeros / 2, 16) : 0)
+                   : F::kScales ? kRows * 4
+                                : 0;
+  const int part_bytes = kTilesAhead * kMultiplyWarps * needs.m * kRows * 4;
+  const int fixed = needs.x_bytes + needs.x_sums_bytes + kTilesAhead * r.params_bytes + part_bytes +
+                    kRingBarriers * 8;
+  r.stages = std::clamp((limit - fixed) / r.stage_bytes, 0, kStagesMax);
+  r.in_flight = r.stages;
+  r.x = r.stages * r.stage_bytes;
+  r.x_sums = r.x + needs.x_bytes;
+  r.params = r.x_sums + needs.x_sums_bytes;
+  r.parts = r.params + kTilesAhead * r.params_bytes;
+  r.barriers = r.parts + part_bytes;
+  r.bytes = r.barriers + kRingBarriers * 8;
+}
+
+}  // namespace mantissa::cuda
