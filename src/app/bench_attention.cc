@@ -34,6 +34,10 @@ std::vector<AttentionCase> cases_of(const Args& args) {
   if (base.heads % base.kv_heads != 0)
     throw Error(text("--heads ", base.heads, " is no multiple of --kv-heads ", base.kv_heads),
                 "every KV head serves the same number of query heads");
+  constexpr int64_t kWidthMax = 131072;  // of queries, keys and values of a token
+  if ((base.heads + 2 * base.kv_heads) * base.head_dim > kWidthMax)
+    throw Error(text("heads x size are more than ", kWidthMax, " values a token"),
+                "use fewer --heads, --kv-heads or a smaller --head-size");
   std::vector<AttentionCase> out;
   for (const std::string_view phase : split_list(args.text("phases"))) {
     if (phase != "prefill" && phase != "decode")
@@ -54,6 +58,9 @@ std::vector<AttentionCase> cases_of(const Args& args) {
       }
     }
   }
+  if (out.empty())
+    throw Error("--phases or --kv-cache-dtypes is empty",
+                "name some, as in --phases decode --kv-cache-dtypes auto");
   return out;
 }
 
@@ -78,24 +85,26 @@ void run(const Args& args) {
                           fixed(r.times.p50_us, 1), fixed(r.times.p10_us, 1),
                           fixed(r.times.p90_us, 1), fixed(r.tflops(), r.tflops() < 1 ? 4 : 1),
                           fixed(r.gb_s(), 1), percent_text(r.tflops() * 1000, r.math_gops),
-                          percent_text(r.gb_s(), bench.read_gb_s), text(r.rms_error)});
+                          percent_text(r.gb_s(), r.rotated ? bench.read_gb_s : 0),
+                          text(r.rms_error)});
     if (!args.flag("json")) continue;
-    boost::json::object object{{"phase", phase_of(c)},
-                               {"batch", c.batch},
-                               {"context", c.context},
-                               {"heads", c.heads},
-                               {"kv_heads", c.kv_heads},
-                               {"head_size", c.head_dim},
-                               {"kv_cache_dtype", std::string(c.cache->name)},
-                               {"p10_us", r.times.p10_us},
-                               {"p50_us", r.times.p50_us},
-                               {"p90_us", r.times.p90_us},
-                               {"tflops", r.tflops()},
-                               {"gb_s", r.gb_s()},
-                               {"pct_math_peak", percent_json(r.tflops() * 1000, r.math_gops)},
-                               {"pct_mem_peak", percent_json(r.gb_s(), bench.read_gb_s)},
-                               {"rms_error", r.rms_error},
-                               {"sampled", r.sampled}};
+    boost::json::object object{
+        {"phase", phase_of(c)},
+        {"batch", c.batch},
+        {"context", c.context},
+        {"heads", c.heads},
+        {"kv_heads", c.kv_heads},
+        {"head_size", c.head_dim},
+        {"kv_cache_dtype", std::string(c.cache->name)},
+        {"p10_us", r.times.p10_us},
+        {"p50_us", r.times.p50_us},
+        {"p90_us", r.times.p90_us},
+        {"tflops", r.tflops()},
+        {"gb_s", r.gb_s()},
+        {"pct_math_peak", percent_json(r.tflops() * 1000, r.math_gops)},
+        {"pct_mem_peak", percent_json(r.gb_s(), r.rotated ? bench.read_gb_s : 0)},
+        {"rms_error", r.rms_error},
+        {"sampled", r.sampled}};
     add_bench_info(object, args, bench);
     print_json(object);
   }
@@ -111,8 +120,10 @@ const Verb kBenchAttentionVerb = {
     .details =
         "Causal attention over the paged cache. TFLOP/s counts both products of keys that are not "
         "masked; GB/s counts keys and values with their scales, queries and results once. The "
-        "caches of decode are rotated so that no nearer memory holds them. Sampled rows are "
-        "compared with ref on the same cache: rms error has the cache's format, not its loss.",
+        "caches of decode are rotated so that no nearer memory holds them; where they are too "
+        "small "
+        "for that, % memory is left out. Sampled rows are compared "
+        "with ref on the same cache: rms error has the cache's format, not its loss.",
     .examples =
         "mantissa bench attention --device cuda\n"
         "mantissa bench attention --phases decode --batch 1 --context 512 --heads 8 --kv-heads 4 "

@@ -313,8 +313,7 @@ int run_command_line(std::span<const char* const> argv) {
     print_error(e.found, e.fix);
     return e.kind == Error::Kind::kInput ? 2 : 1;
   } catch (const std::bad_alloc&) {
-    print_error("out of memory",
-                "use a smaller --max-model-len, --max-num-batched-tokens or quantization");
+    print_error("out of memory", "use a smaller model, context, batch or quantization");
   } catch (const std::exception& e) {
     print_error(text("unexpected failure: ", e.what()), report);
   } catch (...) {

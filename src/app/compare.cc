@@ -76,8 +76,9 @@ std::vector<std::string> schemes_of(const Args& args) {
 // moved there, so that an old page stays until the new one is whole.
 class PageFile {
  public:
-  explicit PageFile(const std::string& path) : path_(path) {
-    if (path.empty()) return;
+  PageFile(const std::string& path, bool given) : path_(path) {
+    if (!given) return;
+    if (path.empty()) throw Error("--html is empty", "name a file to write");
     const fs::path target(path);
     std::error_code ignored;
     const fs::file_status status = fs::status(target, ignored);
@@ -88,6 +89,8 @@ class PageFile {
     if (!file_)
       throw Error(text("--html ", quoted(path), " cannot be written: ", std::strerror(errno)),
                   "name a file in a folder that exists and is writable");
+    file_.close();
+    std::remove(part_.c_str());  // found writable; nothing lies there while the work runs
   }
   ~PageFile() {
     if (!part_.empty()) std::remove(part_.c_str());
@@ -96,6 +99,7 @@ class PageFile {
   PageFile& operator=(const PageFile&) = delete;
 
   void write(const std::string& page) {
+    file_.open(part_, std::ios::binary);
     file_ << page;
     file_.close();
     std::error_code failed;
@@ -160,9 +164,9 @@ LatencyOptions latency_of(const Args& args, int64_t context) {
                      .seed = static_cast<uint64_t>(args.integer("seed"))};
   if (out.input_len == 0) out.input_len = std::min(kInputLenMost, context - out.output_len);
   if (out.input_len < 1 || out.input_len + out.output_len > context)
-    throw Error(text("--input-len and --output-len are ", args.integer("input-len"), " and ",
-                     out.output_len, ", but the model's context is ", context),
-                "use fewer");
+    throw Error(text("a prompt of ", std::max<int64_t>(1, out.input_len), " and ", out.output_len,
+                     " generated tokens are more than the model's context of ", context),
+                "use a smaller --input-len or --output-len");
   return out;
 }
 
@@ -209,11 +213,17 @@ std::string command_of(const Args& args) {
                            "kv-cache-dtype",
                            "kv-scale",
                            "calibrate",
+                           "calibrate-samples",
+                           "calibrate-seq-len",
+                           "attention-backend",
+                           "decode-layers",
+                           "gpu-memory-utilization",
+                           "max-num-seqs",
                            "max-model-len",
                            "max-num-batched-tokens"})
     if (args.given(name)) out += text(" --", name, " ", shell_word(args.given_text(name)));
   for (const std::string& pattern : args.list("ignore")) out += " --ignore " + shell_word(pattern);
-  for (const char* name : {"fast-accum", "enforce-eager"})
+  for (const char* name : {"fast-accum", "enforce-eager", "no-library-kernels", "strict"})
     if (args.flag(name)) out += text(" --", name);
   return out;
 }
@@ -279,8 +289,8 @@ Comparer::Comparer(const Args& args, ModelOptions options, const ModelConfig& co
   out_.input_len = latency_.input_len;
   out_.output_len = latency_.output_len;
   out_.iterations = latency_.iterations;
-  out_.layer_tokens =
-      std::min(LayerReference::kTokensMax, std::ssize(text_.windows.front().inputs));
+  out_.layer_tokens = std::min({LayerReference::kTokensMax, options_.max_num_batched_tokens,
+                                std::ssize(text_.windows.front().inputs)});
   out_.version = version();
   out_.commit = commit();
   out_.date = now_utc();
@@ -351,6 +361,10 @@ void Comparer::measure_speed(SchemeFigures& out, Model& model) {
                        static_cast<double>(latency_.input_len) / 1e9;
   if (const BenchOps* bench = find_bench_ops(ops_); bench != nullptr)
     out.math_gops = bench->math_gops(parse_scheme(out.scheme), model.run_dtype(), queue_.get());
+  if (out.math_gops > 0 && out.prefill_gflops > out.math_gops)
+    warn(text(out.scheme, ": prefill is above the arithmetic peak kept for this machine (",
+              fixed(out.math_gops, 0),
+              " GFLOP/s): run `mantissa devices` while nothing else runs"));
 }
 
 SchemeFigures Comparer::measure(const std::string& scheme) {
@@ -411,7 +425,7 @@ void run(const Args& args) {
     throw Error("--load-format dummy: random weights have no accuracy to compare",
                 "use `mantissa bench latency` for their speed");
   const ModelConfig config = config_of(options);
-  PageFile page(args.text("html"));
+  PageFile page(args.text("html"), args.given("html"));
   Comparer comparer(args, options, config, text_of(args, options, config));
   const bool json = args.flag("json");
   const Comparison all = comparer.run(schemes, [json](const Comparison& so_far) {

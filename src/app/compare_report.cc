@@ -225,8 +225,9 @@ std::vector<report::Fact> terms_of(const Comparison& c) {
        "RMS over all linears of the relative error of their outputs, each on the "
        "reference's inputs"},
       {"prefill", text("one prompt of ", c.input_len,
-                       " tokens; % of the arithmetic peak measured "
-                       "on this device for the formats that the scheme multiplies")},
+                       " tokens; % of the arithmetic peak that `mantissa devices` last measured on "
+                       "this machine "
+                       "(cuda: clock times units) for the formats that the scheme multiplies")},
       {"decode", text("one sequence, ", c.output_len,
                       " tokens after that prompt, mean \u00b1 "
                       "standard deviation of ",
@@ -324,6 +325,7 @@ boost::json::object scheme_json(const Comparison& c, const SchemeFigures& f) {
   out["prefill_tok_s"] = f.prefill_tok_s.mean;
   out["prefill_tok_s_std"] = f.prefill_tok_s.std;
   out["prefill_gflops"] = f.prefill_gflops;
+  out["math_gops"] = f.math_gops;
   out["pct_math_peak"] = prefill_percent(f);
   out["decode_tok_s"] = f.decode_tok_s.mean;
   out["decode_tok_s_std"] = f.decode_tok_s.std;

@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kBandRows = 509;  // random tokens, repeated; prime, so that pages differ
 constexpr int64_t kChunk = 2048;    // tokens written to the cache at once
 constexpr int64_t kPageTokens = 16;
-constexpr int64_t kSetsMax = 64;
+constexpr int64_t kSetsMax = 512;
 constexpr int64_t kCacheBytesMax = int64_t{64} << 30;
 
 int64_t pages_for(int64_t tokens) {
@@ -207,7 +207,10 @@ AttentionResult measure_attention(const Ops& ops, Queue* queue, const AttentionC
                                          : sequences.pass(0, c.batch, c.context - 1, 1);
   AttentionResult result;
   result.times = timed_runs(
-      *find_bench_ops(ops), [&](int i) { sequences.attend(pass, i % sequences.sets()); }, queue);
+      *find_bench_ops(ops), [&](int i) { sequences.attend(pass, i % sequences.sets()); }, queue,
+      sequences.sets());
+  result.rotated =
+      c.prefill || static_cast<double>(sequences.sets()) * cache_bytes >= kRotatedBytes;
   const double context = static_cast<double>(c.context), batch = static_cast<double>(c.batch);
   const double queries = c.prefill ? context : 1;
   const double pairs = c.prefill ? context * (context + 1) / 2 : context;

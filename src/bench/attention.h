@@ -24,6 +24,7 @@ struct AttentionResult {
   double math_gops = 0;   // the limit of the run dtype's unit; 0: not known
   double rms_error = 0;   // of sampled rows: RMS of the difference to ref over the RMS of ref
   int64_t sampled = 0;    // values
+  bool rotated = false;   // no nearer memory held the cache: bytes came from main memory
 
   double tflops() const { return operations / times.p50_us * 1e-6; }
   double gb_s() const { return bytes / times.p50_us * 1e-3; }

@@ -34,6 +34,7 @@ class Problem {
  public:
   Problem(const Ops& ops, Queue* queue, const GemmCase& c, uint64_t seed);
 
+  int64_t sets() const { return std::ssize(weights_); }
   void linear(int set) {
     ops_.linear(out_view(), input_, weights_[static_cast<size_t>(set) % weights_.size()], {},
                 queue_);
@@ -214,7 +215,7 @@ GemmResult measure_gemm(const Ops& ops, Queue* queue, const GemmCase& c, bool wi
   Problem problem(ops, queue, c, seed);
   GemmResult result;
   result.times = timed_runs(
-      *find_bench_ops(ops), [&](int i) { problem.linear(i); }, queue);
+      *find_bench_ops(ops), [&](int i) { problem.linear(i); }, queue, problem.sets());
   result.operations = 2.0 * static_cast<double>(c.m) * static_cast<double>(c.n * c.k);
   const auto bytes = [](double bits, int64_t count) {
     return bits / 8 * static_cast<double>(count);
@@ -238,7 +239,7 @@ RunTimes measure_activation_and_linear(const Ops& ops, Queue* queue, const GemmC
         problem.activation();
         problem.linear_after_activation(i);
       },
-      queue);
+      queue, problem.sets());
 }
 
 Roofline roofline_of(const GemmCase& c, double read_gb_s, double math_gops) {

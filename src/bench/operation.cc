@@ -21,9 +21,11 @@ std::vector<float> random_rows(int64_t rows, int64_t cols, const Elem& run_dtype
   return out;
 }
 
-RunTimes timed_runs(const BenchOps& bench, const std::function<void(int)>& run, Queue* queue) {
+RunTimes timed_runs(const BenchOps& bench, const std::function<void(int)>& run, Queue* queue,
+                    int64_t sets) {
   const double one = bench.time_runs(1, 1, run, queue).p50_us;
-  const int count = static_cast<int>(std::clamp(2000 / one, 1.0, 48.0));
+  const int count =
+      static_cast<int>(std::max(static_cast<double>(sets), std::clamp(2000 / one, 1.0, 48.0)));
   const int repeats = static_cast<int>(std::clamp(50000 / (one * count), 3.0, 20.0));
   return bench.time_runs(count, repeats, run, queue);
 }

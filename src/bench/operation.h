@@ -37,7 +37,9 @@ class DeviceMemory {
 std::vector<float> random_rows(int64_t rows, int64_t cols, const Elem& run_dtype, double spread,
                                uint64_t seed);
 
-// As many runs in one measurement as take about 2 ms, repeated for about 50 ms.
-RunTimes timed_runs(const BenchOps& bench, const std::function<void(int)>& run, Queue* queue);
+// As many runs in one measurement as take about 2 ms, `sets` at least (each set of rotated operands
+// once), repeated for about 50 ms.
+RunTimes timed_runs(const BenchOps& bench, const std::function<void(int)>& run, Queue* queue,
+                    int64_t sets);
 
 }  // namespace mantissa

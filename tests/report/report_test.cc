@@ -98,6 +98,7 @@ TEST(Axis, OfOneValueOrOfNothingButBandsHasARange) {
 // Thirty names in a heap: none covers another or leaves the plot.
 TEST(Labels, DoNotCollide) {
   std::vector<LabelRequest> requests;
+  requests.reserve(30);
   for (int i = 0; i < 30; ++i)
     requests.push_back({.x = 300 + 40 * std::cos(2.4 * i) * (i % 5),
                         .y = 250 + 24 * std::sin(2.4 * i) * (i % 7),

@@ -27,11 +27,12 @@ std::string name_linear(View out, const Activation& x, const Weight& w, Queue* q
   return std::string(w.kernel->name);
 }
 
-double math_gops(const Scheme& scheme, const Elem&, Queue* queue) {
+double math_gops(const Scheme& scheme, const Elem& run_dtype, Queue* queue) {
   const Peaks peaks = machine_peaks(queue);
-  const bool integers = scheme.activation.quantized() && !scheme.activation.elem->is_float();
-  if (integers && peaks.int8_gops > 0) return peaks.int8_gops;
-  return peaks.bf16_gflops > 0 ? peaks.bf16_gflops : peaks.f32_gflops;
+  const bool codes = scheme.activation.quantized();
+  if (codes && !scheme.activation.elem->is_float() && peaks.int8_gops > 0) return peaks.int8_gops;
+  const bool bf16 = codes || run_dtype == kBF16;  // f32 and f16 activations run FMAs
+  return bf16 && peaks.bf16_gflops > 0 ? peaks.bf16_gflops : peaks.f32_gflops;
 }
 
 std::vector<PeerTime> time_peers(const Scheme&, int64_t, int64_t, int64_t, Queue*) {

@@ -81,7 +81,7 @@ template <class F>
 struct Shared {
   unsigned char *query, *keys, *values, *out;
   float *k_scales, *v_scales;  // [kStages][kKeys]
-  // work_full: arrived at, not completed by the copy engine, so that racecheck follows it.
+  // work_full: the tile's record is there (racecheck does not follow it and reports its readers).
   uint64_t *work_full, *query_full, *query_empty, *keys_full, *keys_empty, *values_full,
       *values_empty;
   Work* work;

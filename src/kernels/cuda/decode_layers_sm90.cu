@@ -35,6 +35,8 @@ void decode_layers__sm90(const DecodeArgs& d, cudaStream_t stream) {
       return decode_layers_s8__sm90(d, stream);
     case GemvWeight::kS4:
       return decode_layers_s4__sm90(d, stream);
+    default:
+      check(false, "decode_layers: weights that decode_layers_sm90_why_not takes");
   }
 }
 
