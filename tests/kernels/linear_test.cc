@@ -109,7 +109,8 @@ const Shape kShapes[] = {
     {7, 130, 96, "no dimension a multiple of a tile; one row past the register tile"},
     {13, 80, 259, "K no multiple of 2, 4, 8 or of a group"},
     {33, 100, 288, "row blocks of unequal size; three strips and a half"},
-    {50, 72, 130, "more rows than wait at once"},
+    {50, 72, 130, "more rows than a tile"},
+    {531, 20, 136, "more rows than wait at once, parts of unequal size"},
     {2, 33, 5000, "K longer than a panel of any kernel"},
 };
 

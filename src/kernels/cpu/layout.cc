@@ -131,7 +131,7 @@ PackedLayout packed_layout(const WeightRequest& request, bool integers) {
     l.groups = ceil_div(l.cols, l.group);
   }
   if (spec.codebook) l.book_bytes = int64_t{2 * kStrip} << l.bits;
-  if (integers) l.parts = l.grouped ? l.groups : ceil_div(l.cols, kIntChunk);
+  if (integers) l.parts = l.grouped ? l.groups : std::max<int64_t>(1, ceil_div(l.cols, kIntChunk));
   l.column_sums = integers && request.scheme.activation.asymmetric;
   if ((l.asymmetric || integers) && elem.kind == ElemKind::kSigned)
     l.zero_shift = 1 << (elem.bits() - 1);

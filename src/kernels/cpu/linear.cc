@@ -281,9 +281,9 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
 int64_t linear_scratch_bytes(const PassLimits& limits, Queue* queue) {
   const CpuQueue& q = cpu_queue(queue);
   constexpr int64_t kBlockInputsMax = 64;  // of a layout: rows are padded to whole blocks
-  const bool bf16 = q.isa == Isa::kAvx512 && *limits.run_dtype != kF32;
+  const bool bf16 = q.isa == Isa::kAvx512 && *limits.run_dtype == kBF16;  // f16 is widened
   const int64_t width = (limits.cols + kBlockInputsMax - 1) / kBlockInputsMax * kBlockInputsMax;
-  constexpr int64_t kGroupLeast = 32;  // of the scheme table
+  constexpr int64_t kGroupLeast = 16;  // of checkpoints (io/quantization_config.cc)
   return limits.tokens * width * (bf16 ? 2 : 4) + limits.tokens * width / kGroupLeast * 4 +
          q.pool.threads() * kLinearScratchBytes;
 }

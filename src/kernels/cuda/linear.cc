@@ -243,8 +243,13 @@ bool takes_run_run(const WeightRequest& r) {
 bool takes_e4m3_e4m3(const WeightRequest& r) {
   return runs_16_bits(r) && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
 }
+// Sums of 127 x 127 stay in int32.
+bool sums_fit_int32(const WeightRequest& r) {
+  return r.cols < 1 << 17;
+}
 bool takes_s8_s8(const WeightRequest& r) {
-  return runs_16_bits(r) && is_int8(r.scheme.weight) && is_int8_token(r.scheme.activation);
+  return runs_16_bits(r) && sums_fit_int32(r) && is_int8(r.scheme.weight) &&
+         is_int8_token(r.scheme.activation);
 }
 bool takes_e4m3_run(const WeightRequest& r) {
   return runs_16_bits(r) && is_e4m3(r.scheme.weight) && !r.scheme.activation.quantized();
@@ -261,6 +266,10 @@ bool takes_s4_any(const WeightRequest& r) {
 bool takes_codes(const WeightRequest& r) {
   const Spec& w = r.scheme.weight;
   if (*r.run_dtype != kBF16 || !w.quantized() || w.codebook || r.cols % 128 != 0) return false;
+  // decode_rows() multiplies scales of groups into bf16: exact for powers of two, and for e4m3
+  // beside FP4.
+  const Spec& x = r.scheme.activation;
+  if (x.quantized() && x.block.cols != kAll && *x.scale != kE8M0 && *x.scale != kE4M3) return false;
   const int64_t group = w.block.cols;
   if (!w.elem->is_float()) {
     const bool sums = group == kAll || group == 32 || group == 64 || group % 128 == 0;
@@ -352,7 +361,8 @@ constexpr CudaLinearKernel kKernels[] = {
      90,
      false,
      [](const WeightRequest& r) {
-       return *r.run_dtype == kBF16 && is_int8(r.scheme.weight) && is_int8(r.scheme.activation);
+       return *r.run_dtype == kBF16 && is_int8(r.scheme.weight) && is_int8(r.scheme.activation) &&
+              sums_fit_int32(r);
      },
      try_gemm},
     {{"gemm_bf16_bf16_bf16__sm90"},
@@ -404,13 +414,17 @@ constexpr CudaLinearKernel kKernels[] = {
      },
      try_gemm_mixed},
     {{"linear_any_any_16__sm80"},
-     "sm_80, bf16 or f16; codebooks: bf16; K a multiple of 8",
+     "sm_80, bf16 or f16; codebooks: bf16; groups of 32 or more, NVFP4; K a multiple of 8",
      80,
      false,
      [](const WeightRequest& r) {
-       const Spec& w = r.scheme.weight;
-       return runs_16_bits(r) && w.quantized() && r.cols % 8 == 0 &&
-              !(w.codebook && (*r.run_dtype == kF16 || r.scheme.activation.quantized()));
+       const Spec &w = r.scheme.weight, &x = r.scheme.activation;
+       // Sums are scaled 32 inputs at a time; groups of 16 are NVFP4's, multiplied into the codes.
+       const auto scales_fit = [](const Spec& s) {
+         return !s.quantized() || s.block.cols == kAll || s.block.cols >= 32 || *s.scale == kE4M3;
+       };
+       return runs_16_bits(r) && w.quantized() && r.cols % 8 == 0 && scales_fit(w) &&
+              scales_fit(x) && !(w.codebook && (*r.run_dtype == kF16 || x.quantized()));
      },
      try_linear_any_16},
     {{"linear_any_any_any__sm80"},

@@ -33,7 +33,7 @@ AnyOperand operand_of(const Spec& s, int64_t cols) {
   if (o.format == AnyFormat::kMini) o.rescale = twice_power(15 - s.elem->bias);
   if (s.block.cols != kAll && s.block.cols < cols)
     o.group_shift = std::countr_zero(static_cast<uint32_t>(s.block.cols));
-  o.folds = s.block.cols == 16;
+  o.folds = s.block.cols == 16 && *s.scale == kE4M3;
   return o;
 }
 

@@ -135,7 +135,8 @@ void download(void* host, const void* device, int64_t bytes, Queue* queue) {
 // CudaQueue::scratch() has one buffer for all: of norm and gate where only codes are read, or of
 // attention that is split over the context.
 int64_t scratch_bytes(const PassLimits& limits, Queue*) {
-  const int64_t rows = limits.tokens * limits.cols * (limits.run_dtype->bits() / 8);
+  const int64_t values = limits.tokens * limits.cols * (limits.run_dtype->bits() / 8);
+  const int64_t rows = (values + 63) / 64 * 64 + limits.tokens * 4;  // and the rows' ranges
   return std::max(rows, attention_scratch_bytes(limits));
 }
 
