@@ -290,6 +290,7 @@ void Model::State::plan_one_token() {
     return;
   }
   std::vector<KvLayer> shapes;
+  shapes.reserve(static_cast<size_t>(kv_shape.layers));
   for (int32_t layer = 0; layer < kv_shape.layers; ++layer)
     shapes.push_back({.shape = kv_shape_of(layer), .pages = nullptr, .page_bytes = kv_page_bytes});
   const std::string why_not = transformer->decode_why_not(shapes, *ops, queue.get());
