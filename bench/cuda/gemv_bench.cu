@@ -286,15 +286,21 @@ struct Buffer {
 constexpr int kLayers = 32, kSets = 3;  // sets of weights: beyond twice the L2 for every scheme
 constexpr int kHidden = 4096, kInner = 14336, kQkvCols = 6144;
 
-void time_chain(const char* name, int m) {
-  const Gpu gpu;
-  const Scheme scheme = parse_scheme(name);
+// kSets layers: qkv, out, gate_up, down of each.
+std::vector<RandomWeight> layer_weights(const Gpu& gpu, const Scheme& scheme) {
   std::vector<RandomWeight> weights;
   for (int i = 0; i < kSets; ++i) {
     for (const Shape s : {Shape{kQkvCols, kHidden}, Shape{kHidden, kHidden},
                           Shape{2 * kInner, kHidden}, Shape{kHidden, kInner}})
       weights.emplace_back(gpu, scheme, s);
   }
+  return weights;
+}
+
+void time_chain(const char* name, int m) {
+  const Gpu gpu;
+  const Scheme scheme = parse_scheme(name);
+  const std::vector<RandomWeight> weights = layer_weights(gpu, scheme);
   const Buffer hidden(scheme.activation, m, kHidden), attended(scheme.activation, m, kHidden);
   const Buffer gated(scheme.activation, m, kInner);
   const Buffer x(Spec{}, m, kHidden), qkv(Spec{}, m, kQkvCols), gate_up(Spec{}, m, 2 * kInner);
@@ -342,12 +348,7 @@ void time_layers(const char* name, int context) {
   constexpr int kHeads = 32, kKvHeads = 8, kDim = 128, kPageTokens = 16;
   const Gpu gpu;
   const Scheme scheme = parse_scheme(name);
-  std::vector<RandomWeight> weights;
-  for (int i = 0; i < kSets; ++i) {
-    for (const Shape s : {Shape{kQkvCols, kHidden}, Shape{kHidden, kHidden},
-                          Shape{2 * kInner, kHidden}, Shape{kHidden, kInner}})
-      weights.emplace_back(gpu, scheme, s);
-  }
+  const std::vector<RandomWeight> weights = layer_weights(gpu, scheme);
   const Buffer x(Spec{}, 1, kHidden), qkv(Spec{}, 1, kQkvCols), attended(Spec{}, 1, kHidden),
       gated(Spec{}, 1, kInner);
   const Array gain = device_array(kHidden * 4, true), inv_freq = device_array(kDim * 2, true);

@@ -147,6 +147,15 @@ std::vector<std::filesystem::path> golden_models() {
   return folders;
 }
 
+double rms_gap(std::span<const float> a, std::span<const float> b) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    error += std::pow(double{a[i]} - double{b[i]}, 2);
+    size += std::pow(double{b[i]}, 2);
+  }
+  return std::sqrt(error / size);
+}
+
 double relative_gap(std::span<const float> a, std::span<const float> b) {
   double gap = a.size() == b.size() ? 0 : HUGE_VAL, largest = 0;
   for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {

@@ -49,6 +49,8 @@ std::vector<std::filesystem::path> golden_models();
 
 // max |a - b| / max |b|
 double relative_gap(std::span<const float> a, std::span<const float> b);
+// RMS of a - b over RMS of b.
+double rms_gap(std::span<const float> a, std::span<const float> b);
 
 Model load_model(const ModelOptions& options);
 
