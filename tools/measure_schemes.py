@@ -3,8 +3,9 @@
 
 One run of `mantissa bench latency` with random weights for each row of `mantissa schemes` that runs
 here, and for the variants below; one JSON line each. Rows that the file already holds for this
-commit are not measured again, unless other processes took much of a core meanwhile. `mantissa devices` is run again every PEAK_SECONDS; a
-percentage is of the highest peak that any line holds. About half a minute a row.
+commit are not measured again, unless other processes took much of a core meanwhile. `mantissa
+devices` is run again every PEAK_SECONDS; a percentage is of the highest peak that any line holds.
+About half a minute a row.
 
   measure_schemes.py BINARY --json FILE [--model models/shapes/Llama-3.2-1B] [--only a,b,c]
       [--lm-head-scheme SCHEME] [--print]
