@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "base/error.h"
@@ -12,9 +13,12 @@ namespace {
 
 constexpr int kThreadsMax = 1024;
 constexpr int kOpen = 1 << 30;
-// About 100 us of pauses on Zen 4, 300 on Intel: longer than what a forward pass and the host do
-// between two loops (choosing one token takes 90), far shorter than a scheduler's time slice.
-constexpr int kSpins = 8000;
+constexpr int64_t kChunksMost = (int64_t{1} << 32) - 1;
+// Longer than what a forward pass and the host do between two loops (choosing one token takes 0.1
+// ms), so that no worker sleeps within a step; shorter than a scheduler's time slice.
+constexpr auto kWorkerSpins = std::chrono::milliseconds(1);
+// A caller that sleeps gives its core to a worker that lost its own.
+constexpr auto kCallerSpins = std::chrono::microseconds(100);
 
 void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -26,11 +30,15 @@ void pause_briefly() {
 
 // Waits until done(value) of the atomic: spins, then sleeps. Acquires what the writer released.
 template <class Done>
-void await(const std::atomic<int>& atomic, Done done) {
-  for (int spin = 0; spin < kSpins; ++spin) {
-    if (done(atomic.load(std::memory_order_acquire))) return;
-    pause_briefly();
-  }
+void await(const std::atomic<int>& atomic, std::chrono::steady_clock::duration spins, Done done) {
+  constexpr int kUntimed = 64;
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    for (int spin = 0; spin < kUntimed; ++spin) {
+      if (done(atomic.load(std::memory_order_acquire))) return;
+      pause_briefly();
+    }
+  } while (std::chrono::steady_clock::now() - start < spins);
   for (;;) {
     const int value = atomic.load(std::memory_order_acquire);
     if (done(value)) return;
@@ -53,6 +61,7 @@ ThreadPool::ThreadPool(int threads) {
                 text("use 1 to ", kThreadsMax, ", or 0 for all cores of this process"));
   }
   threads_ = threads > 0 ? threads : std::min(usable_cores(), kThreadsMax);
+  parts_ = std::make_unique<Part[]>(static_cast<size_t>(threads_));
   workers_.reserve(static_cast<size_t>(threads_ - 1));
   for (int w = 1; w < threads_; ++w) workers_.emplace_back([this, w] { work(w); });
 }
@@ -70,25 +79,24 @@ int64_t ThreadPool::static_grain(int64_t n, int64_t multiple) const {
   return std::max<int64_t>(1, (units + threads_ - 1) / threads_) * multiple;
 }
 
-void ThreadPool::run(int64_t n, int64_t grain, Run body, void* context) {
-  check(grain > 0, "ThreadPool: grain is positive");
-  if (n <= 0) return;
+void ThreadPool::run(const Job& job) {
+  check(job.grain > 0, "ThreadPool: grain is positive");
+  if (job.n <= 0) return;
   check(!busy_.exchange(true, std::memory_order_acquire),
         "ThreadPool: one caller at a time, loops do not nest");
-  body_ = body;
-  context_ = context;
-  n_ = n;
-  grain_ = grain;
+  job_ = job;
   next_.store(0, std::memory_order_relaxed);
-  if (threads_ > 1 && n > grain) {
+  if (threads_ > 1 && job.n > job.grain) {
+    if (job.in_parts) deal_parts();
     gate_.store(kOpen, std::memory_order_release);  // publishes the job
     epoch_.fetch_add(1, std::memory_order_release);
     epoch_.notify_all();
     take_chunks(0);
     // Nobody joins any more; those inside finish their last chunk, and their writes are seen here.
     gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
-    await(gate_, [](int inside) { return inside == 0; });
+    await(gate_, kCallerSpins, [](int inside) { return inside == 0; });
   } else {
+    job_.in_parts = false;
     take_chunks(0);
   }
   std::exception_ptr error;
@@ -100,23 +108,56 @@ void ThreadPool::run(int64_t n, int64_t grain, Run body, void* context) {
   if (error) std::rethrow_exception(error);
 }
 
+void ThreadPool::deal_parts() {
+  const int64_t chunks = (job_.n + job_.grain - 1) / job_.grain;
+  check(chunks <= kChunksMost, "ThreadPool: chunks of a part are 32-bit numbers");
+  for (int w = 0; w < threads_; ++w) {
+    const auto begin = static_cast<uint64_t>(chunks * w / threads_),
+               end = static_cast<uint64_t>(chunks * (w + 1) / threads_);
+    parts_[static_cast<size_t>(w)].chunks.store(end << 32 | begin, std::memory_order_relaxed);
+  }
+}
+
 void ThreadPool::take_chunks(int worker) {
+  if (job_.in_parts) {
+    for (int i = 0; i < threads_; ++i) take_part(worker, (worker + i) % threads_);
+    return;
+  }
   for (;;) {
-    const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-    if (begin >= n_) return;
-    try {
-      body_(context_, worker, begin, std::min(begin + grain_, n_));
-    } catch (...) {
-      if (!failed_.exchange(true, std::memory_order_relaxed)) error_ = std::current_exception();
-      next_.store(n_, std::memory_order_relaxed);
-    }
+    const int64_t begin = next_.fetch_add(job_.grain, std::memory_order_relaxed);
+    if (begin >= job_.n) return;
+    run_chunk(worker, begin);
+  }
+}
+
+// The owner from the front, others from the end.
+void ThreadPool::take_part(int worker, int owner) {
+  std::atomic<uint64_t>& part = parts_[static_cast<size_t>(owner)].chunks;
+  uint64_t chunks = part.load(std::memory_order_relaxed);
+  for (;;) {
+    const uint64_t begin = chunks & 0xffffffff, end = chunks >> 32;
+    if (begin >= end || failed_.load(std::memory_order_relaxed)) return;
+    const bool own = worker == owner;
+    const uint64_t left = own ? end << 32 | (begin + 1) : (end - 1) << 32 | begin;
+    if (!part.compare_exchange_weak(chunks, left, std::memory_order_relaxed)) continue;
+    run_chunk(worker, static_cast<int64_t>(own ? begin : end - 1) * job_.grain);
+    chunks = part.load(std::memory_order_relaxed);
+  }
+}
+
+void ThreadPool::run_chunk(int worker, int64_t begin) {
+  try {
+    job_.body(job_.context, worker, begin, std::min(begin + job_.grain, job_.n));
+  } catch (...) {
+    if (!failed_.exchange(true, std::memory_order_relaxed)) error_ = std::current_exception();
+    next_.store(job_.n, std::memory_order_relaxed);
   }
 }
 
 void ThreadPool::work(int worker) {
   int seen = 0;
   for (;;) {
-    await(epoch_, [seen](int epoch) { return epoch != seen; });
+    await(epoch_, kWorkerSpins, [seen](int epoch) { return epoch != seen; });
     seen = epoch_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_relaxed)) return;
     int gate = gate_.load(std::memory_order_relaxed);

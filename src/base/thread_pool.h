@@ -1,5 +1,5 @@
-// A fork/join pool for loops: the caller is worker 0, the others spin for a bounded time and then
-// sleep (futex). A worker that is late (its core is busy with another load) is not waited for: the
+// A fork/join pool for loops: the caller is worker 0, the others spin for 1 ms and then sleep
+// (futex). A worker that is late (its core is busy with another load) is not waited for: the
 // ones that came do the work. Results must not depend on which worker runs which chunk.
 #pragma once
 
@@ -32,13 +32,13 @@ class ThreadPool {
   // time; bodies may not start loops of the same pool (check).
   template <class Body>
   void parallel_for(int64_t n, int64_t grain, Body&& body) {
-    using B = std::remove_reference_t<Body>;
-    run(
-        n, grain,
-        [](void* context, int worker, int64_t begin, int64_t end) {
-          (*static_cast<B*>(context))(worker, begin, end);
-        },
-        const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+    run({call<Body>, address(body), n, grain, false});
+  }
+  // As above for loops that read memory in order: [0, n) is cut into a part for each thread, which
+  // takes its chunks front to back; who is done with its own takes chunks from the ends of others'.
+  template <class Body>
+  void parallel_parts(int64_t n, int64_t grain, Body&& body) {
+    run({call<Body>, address(body), n, grain, true});
   }
   // As above in at most threads() contiguous chunks of nearly equal size, each (but the last) a
   // multiple of `multiple`.
@@ -48,21 +48,40 @@ class ThreadPool {
   }
 
  private:
-  using Run = void (*)(void* context, int worker, int64_t begin, int64_t end);
+  struct Job {
+    void (*body)(void* context, int worker, int64_t begin, int64_t end) = nullptr;
+    void* context = nullptr;
+    int64_t n = 0, grain = 1;
+    bool in_parts = false;
+  };
+  // Chunks of one thread's part that nobody took: the first in the low half, the end in the high.
+  struct alignas(64) Part {
+    std::atomic<uint64_t> chunks{0};
+  };
+
+  template <class Body>
+  static void call(void* context, int worker, int64_t begin, int64_t end) {
+    (*static_cast<std::remove_reference_t<Body>*>(context))(worker, begin, end);
+  }
+  template <class Body>
+  static void* address(Body& body) {
+    return const_cast<void*>(static_cast<const void*>(std::addressof(body)));
+  }
 
   int64_t static_grain(int64_t n, int64_t multiple) const;
-  void run(int64_t n, int64_t grain, Run body, void* context);
+  void run(const Job& job);
+  void deal_parts();
   void take_chunks(int worker);
+  void take_part(int worker, int owner);
+  void run_chunk(int worker, int64_t begin);
   void work(int worker);
 
-  // The job: written before gate_ opens, read by workers that joined through it.
-  Run body_ = nullptr;
-  void* context_ = nullptr;
-  int64_t n_ = 0, grain_ = 1;
+  Job job_;  // written before gate_ opens, read by workers that joined through it
 
   int threads_ = 1;
   std::vector<std::thread> workers_;
-  std::exception_ptr error_;  // owned by whoever set failed_ first, until the join
+  std::unique_ptr<Part[]> parts_;  // [threads]
+  std::exception_ptr error_;       // owned by whoever set failed_ first, until the join
 
   alignas(64) std::atomic<int64_t> next_{0};  // first index that nobody took
   alignas(64) std::atomic<int> gate_{0};      // kOpen while workers may join, plus those inside

@@ -80,7 +80,8 @@ struct MemoryInfo {
 // The largest pass that a queue will be asked for.
 struct PassLimits {
   int64_t tokens = 0, sequences = 0, model_len = 0;
-  int64_t cols = 0;  // the widest row that a linear reads
+  int64_t cols = 0;   // the widest row that a linear reads
+  int64_t vocab = 0;  // logits of a row that is sampled
   int32_t heads = 0;
   KvShape kv;
   const Elem* run_dtype = nullptr;

@@ -88,6 +88,7 @@ int32_t first_at(std::span<const float> logits, const Top& top) {
 void collect_top(std::span<const float> logits, std::span<const float> weights, float least,
                  size_t k, std::vector<Candidate>& out) {
   out.clear();
+  out.reserve(logits.size());  // as sampler_scratch_bytes() counts
   float threshold = -kInfinity;
   size_t full = std::max<size_t>(2 * k, 256);
   const auto cut = [&] {
@@ -154,6 +155,7 @@ int32_t draw_filtered(const SampleParams& params, std::span<const float> logits,
 int32_t draw_any(const SampleParams& params, int64_t position, SamplerScratch& s) {
   const std::span<const float> weights = s.weights;
   s.masses.clear();
+  s.masses.reserve((weights.size() + kBlock - 1) / kBlock);
   uint64_t total = 0;
   for (size_t i = 0; i < weights.size(); i += kBlock) {
     s.masses.push_back(mass_of(weights.subspan(i, std::min(kBlock, weights.size() - i)), 0));
@@ -170,6 +172,12 @@ int32_t draw_any(const SampleParams& params, int64_t position, SamplerScratch& s
 }
 
 }  // namespace
+
+int64_t sampler_scratch_bytes(int64_t vocab) {
+  constexpr int64_t kEach = 2 * sizeof(float) + sizeof(Candidate);
+  const int64_t blocks = (vocab + static_cast<int64_t>(kBlock) - 1) / static_cast<int64_t>(kBlock);
+  return vocab * kEach + blocks * static_cast<int64_t>(sizeof(uint64_t));
+}
 
 SampledRow sample_row(std::span<const float> logits, const uint32_t* seen, int64_t position,
                       const SampleParams& params, SamplerScratch& s) {

@@ -66,6 +66,8 @@ struct SamplerScratch {
   std::vector<Candidate> candidates;
   std::vector<uint64_t> masses;
 };
+// The most it grows to while all rows are of `vocab` logits.
+int64_t sampler_scratch_bytes(int64_t vocab);
 
 // On the host. seen: a bit for each token, [V / 32] rounded up; nullptr where there is no penalty.
 SampledRow sample_row(std::span<const float> logits, const uint32_t* seen, int64_t position,

@@ -311,6 +311,7 @@ PassLimits Model::State::pass_limits() {
   PassLimits pass{.tokens = limits.tokens,
                   .sequences = limits.sequences,
                   .model_len = limits.model_len,
+                  .vocab = limits.vocab,
                   .heads = static_cast<int32_t>(config.num_attention_heads),
                   .kv = kv_shape,
                   .run_dtype = run_dtype};

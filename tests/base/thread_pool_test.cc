@@ -33,14 +33,37 @@ TEST(ThreadPool, VisitsEveryIndexOnce) {
   for (const Case& c : cases) {
     ThreadPool pool(c.threads);
     std::vector<int> visits(static_cast<size_t>(c.n), 0);
-    pool.parallel_for(c.n, c.grain, [&](int worker, int64_t begin, int64_t end) {
+    const auto visit = [&](int worker, int64_t begin, int64_t end) {
       EXPECT_LE(0, worker);
       EXPECT_LT(worker, c.threads);
       EXPECT_LE(end - begin, c.grain);
       for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
-    });
+    };
+    pool.parallel_for(c.n, c.grain, visit);
     EXPECT_EQ(std::count(visits.begin(), visits.end(), 1), c.n) << c.why;
+    pool.parallel_parts(c.n, c.grain, visit);
+    EXPECT_EQ(std::count(visits.begin(), visits.end(), 2), c.n) << c.why << ", in parts";
   }
+}
+
+TEST(ThreadPool, PartsOfThreadsThatAreLateAreTaken) {
+  ThreadPool pool(4);
+  for (int job = 0; job < 2000; ++job) {
+    std::vector<int> visits(64, 0);
+    const auto late = std::chrono::microseconds(job % 5 == 0 ? 200 : 0);
+    pool.parallel_parts(64, 1, [&](int worker, int64_t begin, int64_t) {
+      if (worker == job % 4 && begin % 16 == 0) std::this_thread::sleep_for(late);
+      ++visits[static_cast<size_t>(begin)];
+    });
+    ASSERT_EQ(std::count(visits.begin(), visits.end(), 1), 64);
+  }
+}
+
+TEST(ThreadPool, APartIsTakenInOrder) {
+  ThreadPool pool(1);
+  std::vector<int64_t> order;
+  pool.parallel_parts(50, 7, [&](int, int64_t begin, int64_t) { order.push_back(begin); });
+  EXPECT_EQ(order, (std::vector<int64_t>{0, 7, 14, 21, 28, 35, 42, 49}));
 }
 
 TEST(ThreadPool, JobsFollowEachOtherWithoutMixing) {
@@ -84,6 +107,11 @@ TEST(ThreadPool, AnExceptionReachesTheCallerAndThePoolGoesOn) {
                                    [&](int, int64_t begin, int64_t) {
                                      if (begin >= 17) throw std::runtime_error("17");
                                    }),
+                 std::runtime_error);
+    EXPECT_THROW(pool.parallel_parts(1000, 1,
+                                     [&](int, int64_t begin, int64_t) {
+                                       if (begin % 100 == 17) throw std::runtime_error("17");
+                                     }),
                  std::runtime_error);
     std::atomic<int64_t> sum{0};
     pool.parallel_for(100, 1, [&](int, int64_t begin, int64_t) { sum += begin; });

@@ -92,6 +92,37 @@ TEST_F(SampleRows, OnAllThreadsEqualOneByOne) {
   }
 }
 
+int64_t bytes_of(const SamplerScratch& s) {
+  const auto bytes = [](const auto& v) {
+    return static_cast<int64_t>(v.capacity() * sizeof(v[0]));
+  };
+  return bytes(s.logits) + bytes(s.weights) + bytes(s.candidates) + bytes(s.masses);
+}
+
+TEST_F(SampleRows, ScratchIsPlanned) {
+  SamplerScratch scratch;
+  run([&](const SampleCall& call) {
+    sample_host(call, scratch);
+    logprobs_host(call, scratch);
+  });
+  EXPECT_EQ(bytes_of(scratch), sampler_scratch_bytes(kVocab));
+
+  constexpr int kThreads = 3;
+  const Device cpu(kCpuOps, {.threads = kThreads, .isa = "auto", .scratch_tokens = 1});
+  PassLimits limits{
+      .tokens = 1,
+      .sequences = 1,
+      .model_len = 64,
+      .cols = 64,
+      .heads = 1,
+      .kv = {.layers = 1, .kv_heads = 1, .head_dim = 64, .page_tokens = 16, .elem = &kBF16},
+      .run_dtype = &kBF16};
+  const int64_t without = cpu.ops.scratch_bytes(limits, cpu.queue());
+  limits.vocab = kVocab;
+  EXPECT_EQ(cpu.ops.scratch_bytes(limits, cpu.queue()) - without,
+            kThreads * sampler_scratch_bytes(kVocab));
+}
+
 TEST(OperationTimes, CountCallsOfQueuesThatWereAskedTo) {
   const std::vector<float> gain(64, 1.0f);
   for (const bool timed : {false, true}) {

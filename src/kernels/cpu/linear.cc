@@ -166,7 +166,8 @@ void stage(const QuantizedActivation& x, const Planned& plan, CpuQueue& queue, L
   s.parts = l.parts;
   s.part = l.grouped ? l.group : kIntChunk;
   s.factor = l.asymmetric ? -1 : -l.zero_shift;
-  queue.pool.parallel_for(rows, kRowsAtOnce,
+  constexpr int64_t kGrainValues = 32768;
+  queue.pool.parallel_for(rows, std::max<int64_t>(1, kGrainValues / width),
                           [&](int, int64_t begin, int64_t end) { isa.stage(s, begin, end); });
   args.x = s.to;
   if (as_it_is) args.x = x.codes.data;
@@ -259,19 +260,17 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
                                                                       : isa.f32;
   const int threads = q.pool.threads();
   std::byte* scratch = q.scratch(ScratchUse::kLinearWorkers).get(threads * kLinearScratchBytes);
-  // Pieces of tiles x rows: several per thread, so that a thread whose core is shared holds up
-  // nobody; rows are cut only where the tiles alone are too few.
+  // Tiles one by one, so that a thread whose core is shared holds up nobody; rows are cut only
+  // where the tiles are too few for that. Each thread's tiles follow each other in memory.
   constexpr int64_t kPiecesPerThread = 8, kRowsLeast = 48;
   const int64_t wanted = threads == 1 ? 1 : threads * kPiecesPerThread;
-  const int64_t tile_step = std::max<int64_t>(1, tiles / wanted);
-  const int64_t tile_pieces = (tiles + tile_step - 1) / tile_step;
   const int64_t row_pieces =
-      std::clamp<int64_t>(rows / kRowsLeast, 1, std::max<int64_t>(1, wanted / 2 / tile_pieces));
+      std::clamp<int64_t>(rows / kRowsLeast, 1, std::max<int64_t>(1, wanted / 2 / tiles));
   const int64_t row_step = (rows + row_pieces - 1) / row_pieces;
-  q.pool.parallel_for(tile_pieces * row_pieces, 1, [&](int worker, int64_t begin, int64_t end) {
+  q.pool.parallel_parts(tiles * row_pieces, 1, [&](int worker, int64_t begin, int64_t end) {
     for (int64_t piece = begin; piece < end; ++piece) {
-      const int64_t t = piece / row_pieces * tile_step, m = piece % row_pieces * row_step;
-      run(args, {t, std::min(t + tile_step, tiles), m, std::min(m + row_step, rows)},
+      const int64_t t = piece / row_pieces, m = piece % row_pieces * row_step;
+      run(args, {t, t + 1, m, std::min(m + row_step, rows)},
           scratch + worker * kLinearScratchBytes);
     }
   });

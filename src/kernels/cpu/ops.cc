@@ -105,7 +105,7 @@ std::vector<OperationTime> operation_times(Queue* queue) {
 }
 
 int64_t scratch_bytes(const PassLimits& limits, Queue* queue) {
-  int64_t bytes = 0;
+  int64_t bytes = cpu_queue(queue).pool.threads() * sampler_scratch_bytes(limits.vocab);
   for (auto* part : {linear_scratch_bytes, rows_scratch_bytes, attention_scratch_bytes})
     bytes += part(limits, queue);
   return bytes;

@@ -47,9 +47,9 @@ double read_gb_s(Queue* queue) {
   return rate;
 }
 
-// Operations keep nothing.
-int64_t scratch_bytes(const PassLimits&, Queue*) {
-  return 0;
+// Operations keep nothing, but for sampling.
+int64_t scratch_bytes(const PassLimits& limits, Queue*) {
+  return sampler_scratch_bytes(limits.vocab);
 }
 
 std::vector<KernelInfo> kernels(Queue*) {
