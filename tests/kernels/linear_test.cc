@@ -260,6 +260,35 @@ TEST_P(Linear, MxRowsDoNotDependOnOtherRowsScales) {
   }
 }
 
+// The same of the weight's scales, beside codes that are all zero or not: panels are given to the
+// kernel with their scales multiplied where that is exact; one row never is.
+TEST_P(Linear, MxRowsAloneAndTogetherWhateverTheWeightsScales) {
+  CpuDevice device(GetParam());
+  for (const char* scheme : {"mxfp8_weight_only", "mxfp6", "mxfp4_weight_only"}) {
+    for (const int exponent : {-127, -90, -41, 41, 90}) {
+      for (const bool zero : {false, true}) {
+        SCOPED_TRACE(text(scheme, " 2^", exponent, zero ? ", codes of 0" : ""));
+        Problem p(parse_scheme(scheme), kBF16, {23, 75, 300, "a short last group"}, {.bias = true});
+        constexpr int64_t kGroup = 32, kGroups = (300 + kGroup - 1) / kGroup;
+        for (const int64_t row : {3, 70}) {
+          p.weight.scales[static_cast<size_t>(row * kGroups + 2)] = std::ldexp(1.0f, exponent);
+          if (!zero) continue;
+          std::fill_n(p.weight.codes.begin() + row * 300 + 2 * kGroup, kGroup, uint8_t{0});
+        }
+        const Weight w = p.pack(device.queue());
+        Buffer batch = p.run(w, device.queue());
+        for (const int64_t row : {0, 11, 22}) {
+          EXPECT_TRUE(compare::bit_equal(batch.view().row_range(row, 1),
+                                         p.run(w, device.queue(), row, 1).view()));
+        }
+        Values want, bound;
+        p.reference(want, bound);
+        EXPECT_TRUE(compare::within(batch.view(), want, bound));
+      }
+    }
+  }
+}
+
 TEST_P(Linear, ResidualMayBeTheOutput) {
   CpuDevice device(GetParam());
   for (const char* scheme : {"bf16", "int8", "ptpc_fp8", "int4_weight_only:g32", "int4_int8:g32"}) {

@@ -106,7 +106,7 @@ const QuantizedActivation& codes_for(const Activation& x, const Weight& w) {
 bool folds_scales(const QuantizedActivation& x) {
   if (has_folded_scales(x.spec)) return true;
   if (*x.spec.scale != kE8M0) return false;
-  constexpr float kLeast = 0x1p-80f, kMost = 0x1p80f;
+  constexpr float kLeast = 0x1p-40f, kMost = 0x1p40f;
   for (int64_t m = 0; m < x.scales.rows; ++m) {
     const std::span<const float> scales = x.scales.row(m);
     const auto outside = [](float s) { return !(s >= kLeast && s <= kMost); };

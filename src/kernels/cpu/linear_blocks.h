@@ -63,6 +63,12 @@ struct Ahead {
 
   Ahead(const uint8_t* next, int64_t bytes, int64_t rows)
       : first(next), bytes_per_row(rows > 0 ? bytes / rows : 0) {}
+  // The shares of some rows at once.
+  MANTISSA_INLINE void fetch(int64_t row, int64_t rows) const {
+    const uint8_t* end = first + (row + rows) * bytes_per_row;
+    for (const uint8_t* at = first + row * bytes_per_row; at < end; at += kBlockBytes)
+      __builtin_prefetch(at, 0, 2);
+  }
 };
 // Of one block of rows, step by step.
 struct Fetch {
