@@ -20,6 +20,17 @@ constexpr auto kWorkerSpins = std::chrono::milliseconds(1);
 // A caller that sleeps gives its core to a worker that lost its own.
 constexpr auto kCallerSpins = std::chrono::microseconds(100);
 
+// Chunks [begin, end) in one word.
+struct Range {
+  uint64_t begin, end;
+};
+Range range_of(uint64_t word) {
+  return {word & 0xffffffff, word >> 32};
+}
+uint64_t packed(Range range) {
+  return range.end << 32 | range.begin;
+}
+
 void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -112,15 +123,17 @@ void ThreadPool::deal_parts() {
   const int64_t chunks = (job_.n + job_.grain - 1) / job_.grain;
   check(chunks <= kChunksMost, "ThreadPool: chunks of a part are 32-bit numbers");
   for (int w = 0; w < threads_; ++w) {
-    const auto begin = static_cast<uint64_t>(chunks * w / threads_),
-               end = static_cast<uint64_t>(chunks * (w + 1) / threads_);
-    parts_[static_cast<size_t>(w)].chunks.store(end << 32 | begin, std::memory_order_relaxed);
+    const Range part{static_cast<uint64_t>(chunks * w / threads_),
+                     static_cast<uint64_t>(chunks * (w + 1) / threads_)};
+    parts_[static_cast<size_t>(w)].chunks.store(packed(part), std::memory_order_relaxed);
   }
 }
 
 void ThreadPool::take_chunks(int worker) {
   if (job_.in_parts) {
-    for (int i = 0; i < threads_; ++i) take_part(worker, (worker + i) % threads_);
+    do {
+      take_own_part(worker);
+    } while (steal_part(worker));
     return;
   }
   for (;;) {
@@ -130,19 +143,38 @@ void ThreadPool::take_chunks(int worker) {
   }
 }
 
-// The owner from the front, others from the end.
-void ThreadPool::take_part(int worker, int owner) {
-  std::atomic<uint64_t>& part = parts_[static_cast<size_t>(owner)].chunks;
-  uint64_t chunks = part.load(std::memory_order_relaxed);
-  for (;;) {
-    const uint64_t begin = chunks & 0xffffffff, end = chunks >> 32;
-    if (begin >= end || failed_.load(std::memory_order_relaxed)) return;
-    const bool own = worker == owner;
-    const uint64_t left = own ? end << 32 | (begin + 1) : (end - 1) << 32 | begin;
-    if (!part.compare_exchange_weak(chunks, left, std::memory_order_relaxed)) continue;
-    run_chunk(worker, static_cast<int64_t>(own ? begin : end - 1) * job_.grain);
-    chunks = part.load(std::memory_order_relaxed);
+void ThreadPool::take_own_part(int worker) {
+  std::atomic<uint64_t>& own = parts_[static_cast<size_t>(worker)].chunks;
+  uint64_t chunks = own.load(std::memory_order_relaxed);
+  while (!failed_.load(std::memory_order_relaxed)) {
+    const Range left = range_of(chunks);
+    if (left.begin >= left.end) return;
+    if (!own.compare_exchange_weak(chunks, packed({left.begin + 1, left.end}),
+                                   std::memory_order_relaxed))
+      continue;
+    run_chunk(worker, static_cast<int64_t>(left.begin) * job_.grain);
+    chunks = own.load(std::memory_order_relaxed);
   }
+}
+
+// Makes the second half of what another thread has left the worker's own part, which is empty.
+bool ThreadPool::steal_part(int worker) {
+  for (int i = 1; i < threads_; ++i) {
+    std::atomic<uint64_t>& victim = parts_[static_cast<size_t>((worker + i) % threads_)].chunks;
+    uint64_t chunks = victim.load(std::memory_order_relaxed);
+    while (!failed_.load(std::memory_order_relaxed)) {
+      const Range left = range_of(chunks);
+      if (left.begin >= left.end) break;
+      const uint64_t middle = left.begin + (left.end - left.begin) / 2;
+      if (!victim.compare_exchange_weak(chunks, packed({left.begin, middle}),
+                                        std::memory_order_relaxed))
+        continue;
+      parts_[static_cast<size_t>(worker)].chunks.store(packed({middle, left.end}),
+                                                       std::memory_order_relaxed);
+      return true;
+    }
+  }
+  return false;
 }
 
 void ThreadPool::run_chunk(int worker, int64_t begin) {

@@ -35,7 +35,8 @@ class ThreadPool {
     run({call<Body>, address(body), n, grain, false});
   }
   // As above for loops that read memory in order: [0, n) is cut into a part for each thread, which
-  // takes its chunks front to back; who is done with its own takes chunks from the ends of others'.
+  // takes its chunks front to back; who is done with its own goes on with the second half of what
+  // another has left.
   template <class Body>
   void parallel_parts(int64_t n, int64_t grain, Body&& body) {
     run({call<Body>, address(body), n, grain, true});
@@ -72,7 +73,8 @@ class ThreadPool {
   void run(const Job& job);
   void deal_parts();
   void take_chunks(int worker);
-  void take_part(int worker, int owner);
+  void take_own_part(int worker);
+  bool steal_part(int worker);
   void run_chunk(int worker, int64_t begin);
   void work(int worker);
 

@@ -34,6 +34,12 @@ MANTISSA_SIMD void dot_bf16_at(F& sum, I w, const uint16_t* x) {
 MANTISSA_SIMD void dot_int8(I& sum, I unsigned_w, I x) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_w), "v"(x));
 }
+// x: a dword in memory.
+MANTISSA_SIMD void dot_int8_at(I& sum, I unsigned_w, const int8_t* x) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0"
+      : "+v"(sum)
+      : "v"(unsigned_w), "m"(*reinterpret_cast<const Pair*>(x)));
+}
 // A dword of x in every lane.
 MANTISSA_SIMD I broadcast(const void* x) {
   int32_t dword;

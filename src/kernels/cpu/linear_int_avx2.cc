@@ -6,6 +6,8 @@
 namespace mantissa::cpu {
 namespace {
 
+constexpr int64_t kPackedRows = 0;  // but 4 and 8 bits
+
 #include "kernels/cpu/linear_int.inc"
 
 using V = __m256i;  // half a vector of codes: 4 inputs of 8 channels

@@ -5,6 +5,9 @@
 namespace mantissa::cpu {
 namespace {
 
+// Of other widths than 4 and 8 bits: up to so many rows codes are unpacked in registers.
+constexpr int64_t kPackedRows = 2;
+
 #include "kernels/cpu/linear_int.inc"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -185,7 +188,75 @@ static void groups_of(const IntTile& tile, const Decoder& decoder, float* totals
   if (s < tile.t.strips) groups_of<kZeros, 1, kGroupRows>(tile, decoder, s, totals);
 }
 
+// With groups, codes of other widths than 4 and 8 bits in the K blocks they are packed in.
+template <int kBits, int kRows, int kStrips>
+static void packed_groups(const IntTile& tile, int64_t strip, float* totals) {
+  constexpr int kVectors = block_inputs(kBits) / kVectorInputs;
+  const LinearArgs& a = tile.a;
+  const int64_t x_stride = a.x_stride, jump = tile.t.strips * a.block_bytes, parts = a.parts;
+  F total[kRows][kStrips];
+  each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+    total[r()][s()] = load(totals + r() * kTile + (strip + s()) * kStrip);
+  });
+  const uint8_t* w = tile.codes + strip * a.block_bytes;
+  const int8_t* x = tile.x();
+  const int32_t* x_sums = tile.x_sums();
+  int64_t group = tile.group();
+  for (int64_t step = 0; step < tile.steps; ++group, ++x_sums) {
+    I sums[kRows][kStrips];
+    each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+      sums[r()][s()] = broadcast(x_sums + r() * parts);
+      if (a.group_zeros != nullptr)
+        sums[r()][s()] =
+            _mm512_mullo_epi32(load_u8(tile.zeros(group, strip + s(), a.groups)), sums[r()][s()]);
+    });
+    for (const int64_t stop = least(step + tile.group_steps, tile.steps); step < stop;
+         ++step, w += jump, x += block_inputs(kBits)) {
+      unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
+        const uint8_t* block = w + s() * a.block_bytes;
+        unrolled<kVectors>([&](auto v) MANTISSA_INLINE {
+          const I codes = unpacked_vector<kBits, v()>(block);
+          unrolled<kRows>([&](auto r) MANTISSA_INLINE {
+            dot_int8_at(sums[r()][s()], codes, x + r() * x_stride + v() * kVectorInputs);
+          });
+        });
+      });
+    }
+    unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
+      const F scale = group_scale(a, tile.t, group, strip + s());
+      unrolled<kRows>([&](auto r) MANTISSA_INLINE {
+        total[r()][s()] = fma(to_float(sums[r()][s()]), scale, total[r()][s()]);
+      });
+    });
+  }
+  each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+    store(totals + r() * kTile + (strip + s()) * kStrip, total[r()][s()]);
+  });
+}
+
+template <int kBits>
+static void packed_groups(const IntTile& tile, float* totals) {
+  with_count<static_cast<int>(kPackedRows)>(tile.rows, [&](auto rows) {
+    if (tile.t.strips == kTileStrips) {
+      packed_groups<kBits, rows(), kTileStrips>(tile, 0, totals);
+      return;
+    }
+    for (int64_t s = 0; s < tile.t.strips; ++s) packed_groups<kBits, rows(), 1>(tile, s, totals);
+  });
+}
+
+static void packed_groups(const IntTile& tile, float* totals) {
+  using Groups = void (*)(const IntTile&, float*);
+  constexpr Groups kGroups[] = {packed_groups<1>, packed_groups<2>, packed_groups<3>, nullptr,
+                                packed_groups<5>, packed_groups<6>, packed_groups<7>};
+  kGroups[tile.a.bits - 1](tile, totals);
+}
+
 static void int_groups(const IntTile& tile, float* totals) {
+  if (tile.a.bits != 4 && tile.a.bits != 8 && tile.rows <= kPackedRows) {
+    packed_groups(tile, totals);
+    return;
+  }
   with_decoder(tile, [&](const auto& decoder) {
     if (tile.a.group_zeros == nullptr) {
       groups_of<false>(tile, decoder, totals);

@@ -6,6 +6,8 @@
 namespace mantissa::cpu {
 namespace {
 
+constexpr int64_t kPackedRows = 0;  // but 4 and 8 bits
+
 #include "kernels/cpu/linear_int.inc"
 
 constexpr int64_t kInputsAtOnce = 64;
