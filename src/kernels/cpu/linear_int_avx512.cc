@@ -214,6 +214,9 @@ static void packed_groups(const IntTile& tile, int64_t strip, float* totals) {
          ++step, w += jump, x += block_inputs(kBits)) {
       unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
         const uint8_t* block = w + s() * a.block_bytes;
+        unrolled<kBits * block_inputs(kBits) / 32>([&](auto v) MANTISSA_INLINE {
+          __builtin_prefetch(block + kUnpackAhead + v() * kVectorBytes);
+        });
         unrolled<kVectors>([&](auto v) MANTISSA_INLINE {
           const I codes = unpacked_vector<kBits, v()>(block);
           unrolled<kRows>([&](auto r) MANTISSA_INLINE {
