@@ -349,8 +349,7 @@ void time_layers(const char* name, int context) {
   const Gpu gpu;
   const Scheme scheme = parse_scheme(name);
   const std::vector<RandomWeight> weights = layer_weights(gpu, scheme);
-  const Buffer x(Spec{}, 1, kHidden), qkv(Spec{}, 1, kQkvCols), attended(Spec{}, 1, kHidden),
-      gated(Spec{}, 1, kInner);
+  const Buffer x(Spec{}, 1, kHidden);
   const Array gain = device_array(kHidden * 4, true), inv_freq = device_array(kDim * 2, true);
   const auto* gains = reinterpret_cast<const float*>(gain.get());
   const int pages = (context + kPageTokens - 1) / kPageTokens;
@@ -391,14 +390,8 @@ void time_layers(const char* name, int context) {
                   .pages = reinterpret_cast<std::byte*>(cache.get()) + i * pages * page_bytes,
                   .page_bytes = page_bytes});
   }
-  const DecodePass pass{.layers = layers,
-                        .kv = kv,
-                        .gate = GateFn::kSilu,
-                        .eps = 1e-5f,
-                        .x = x.view(),
-                        .qkv = qkv.view(),
-                        .attended = attended.view(),
-                        .gated = gated.view()};
+  const DecodePass pass{
+      .layers = layers, .kv = kv, .gate = GateFn::kSilu, .eps = 1e-5f, .x = x.view()};
   if (const std::string why = kCudaOps.decode_why_not(pass, gpu.queue); !why.empty()) {
     std::printf("{\"layers\":\"%s\",\"why_not\":\"%s\"}\n", name, why.c_str());
     return;

@@ -48,8 +48,7 @@ struct DecodePass {
   std::span<const KvLayer> kv;
   GateFn gate = GateFn::kSilu;
   float eps = 0;
-  View x;                     // [1, hidden]: embeddings in, the stream after the last layer out
-  View qkv, attended, gated;  // [1, ...] scratch of the run dtype
+  View x;  // [1, hidden]: embeddings in, the stream after the last layer out
 };
 
 }  // namespace mantissa

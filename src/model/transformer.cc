@@ -306,20 +306,13 @@ std::vector<DecodeLayer> Transformer::decode_layers() const {
   return layers;
 }
 
-// What is between the operations stands where they leave it too; the gated row where gate and up
-// would.
 DecodePass Transformer::decode_pass(std::span<const DecodeLayer> layers,
                                     std::span<const KvLayer> kv_layers) const {
-  Formats attended;
-  attended.high = true;
   return {.layers = layers,
           .kv = kv_layers,
           .gate = layout_.gate,
           .eps = eps_,
-          .x = view(x_, 1, config_.hidden_size),
-          .qkv = view(qkv_, 1, qkv_cols_),
-          .attended = attended_.forms(attended, 1).high,
-          .gated = view(gate_up_, 1, config_.intermediate_size)};
+          .x = view(x_, 1, config_.hidden_size)};
 }
 
 std::string Transformer::decode_why_not(std::span<const KvLayer> kv_layers, const Ops& ops,

@@ -35,6 +35,24 @@ T* run_values(const View& v) {
   return reinterpret_cast<T*>(v.data);
 }
 
+// The queue's memory for exchanged rows: a counter, and words for as many layers as fit, at least
+// a dozen of the longest rows.
+constexpr int64_t kExchangeBytes = int64_t{4} << 20, kEndedBytes = 128;
+
+RowExchange row_exchange(const RoleShape (&roles)[kDecodeLinears], std::byte* memory) {
+  RowExchange rows{};
+  rows.ended = reinterpret_cast<unsigned*>(memory);
+  rows.words = reinterpret_cast<uint32_t*>(memory + kEndedBytes);
+  const int cols[kExchangedRows] = {roles[kDecodeQkv].n, roles[kDecodeOut].n,
+                                    roles[kDecodeGateUp].n / 2, roles[kDecodeDown].n,
+                                    roles[kDecodeOut].k};
+  for (int r = 0; r < kExchangedRows; ++r) {
+    rows.at[r] = rows.layer_words;
+    rows.layer_words += (cols[r] + 63) / 64 * 32;  // lines of 128 bytes
+  }
+  return rows;
+}
+
 // Everything but the layers and the batch.
 DecodeArgs model_args(const DecodePass& pass, const GemvFormats& formats, const CudaQueue& queue) {
   const DecodeLayer& first = pass.layers[0];
@@ -49,9 +67,7 @@ DecodeArgs model_args(const DecodePass& pass, const GemvFormats& formats, const 
   d.gate = pass.gate;
   d.eps = pass.eps;
   d.x = run_values<__nv_bfloat16>(pass.x);
-  d.qkv = run_values<__nv_bfloat16>(pass.qkv);
-  d.attended = run_values<__nv_bfloat16>(pass.attended);
-  d.gated = run_values<__nv_bfloat16>(pass.gated);
+  d.rows = row_exchange(d.roles, queue.decode_rows.get());
   d.inv_freq = first.rope.inv_freq;
   d.rope_half = first.rope.rotary_dim / 2;
   d.rope_factor = first.rope.attention_factor;
@@ -60,7 +76,6 @@ DecodeArgs model_args(const DecodePass& pass, const GemvFormats& formats, const 
   d.attention.scale = first.attention.scale;
   d.attention.soft_cap = first.attention.soft_cap;
   d.cache = cache_of(pass.kv[0]);
-  d.barrier = reinterpret_cast<unsigned*>(queue.decode_barrier.get());
   d.part_tops = state.tops;
   d.part_sums = state.sums;
   d.part_arrivals = state.arrivals;
@@ -83,10 +98,12 @@ bool same_layer(const DecodeLayer& a, const DecodeLayer& b) {
 
 }  // namespace
 
-DeviceMemory make_decode_barrier() {
-  DeviceMemory memory = allocate_device(2 * sizeof(unsigned), "the layers' barrier");
-  cuda_check(cudaMemset(memory.get(), 0, 2 * sizeof(unsigned)), "clearing the layers' barrier");
-  cuda_check(cudaStreamSynchronize(nullptr), "clearing the layers' barrier");
+DeviceMemory make_decode_rows() {
+  DeviceMemory memory = allocate_device(kEndedBytes + kExchangeBytes, "rows between the layers");
+  cuda_check(cudaMemset(memory.get(), 0, kEndedBytes), "clearing rows between the layers");
+  cuda_check(cudaMemset(memory.get() + kEndedBytes, 0xff, kExchangeBytes),
+             "clearing rows between the layers");
+  cuda_check(cudaStreamSynchronize(nullptr), "clearing rows between the layers");
   return memory;
 }
 
@@ -132,8 +149,9 @@ void decode_layers(const DecodePass& pass, const Batch& batch, Queue* queue) {
   d.attention.block_table_stride = batch.block_table_stride;
   d.positions = batch.positions;
   d.slots = batch.slots;
-  for (size_t begin = 0; begin < pass.layers.size(); begin += kDecodeLayersMax) {
-    const size_t count = std::min<size_t>(kDecodeLayersMax, pass.layers.size() - begin);
+  const size_t most = std::min<size_t>(kDecodeLayersMax, kExchangeBytes / 4 / d.rows.layer_words);
+  for (size_t begin = 0; begin < pass.layers.size(); begin += most) {
+    const size_t count = std::min(most, pass.layers.size() - begin);
     for (size_t i = 0; i < count; ++i) {
       const DecodeLayer& layer = pass.layers[begin + i];
       LayerArgs& to = d.layers[i];

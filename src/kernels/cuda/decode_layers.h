@@ -33,6 +33,20 @@ struct RoleShape {
   int group_cols = 0;
 };
 
+// Rows of a layer that blocks make for each other (row_exchange.cuh): results of the four linears
+// (by DecodeRole), and of attention.
+constexpr int kAttendedRow = kDecodeLinears, kExchangedRows = kDecodeLinears + 1;
+struct RowExchange {
+  uint32_t* words;         // [layers][layer_words]
+  int at[kExchangedRows];  // of a layer's words
+  int layer_words;
+  unsigned* ended;  // blocks of this launch; 0 between launches
+
+  __host__ __device__ uint32_t* row(int layer, int which) const {
+    return words + int64_t{layer} * layer_words + at[which];
+  }
+};
+
 constexpr int kDecodeLayersMax = 64;  // of one launch: they are its parameters
 struct DecodeCommon {
   RoleShape roles[kDecodeLinears];
@@ -43,14 +57,14 @@ struct DecodeCommon {
   GateFn gate;
   int layer_count;
   float eps;
-  __nv_bfloat16 *x, *qkv, *attended, *gated;  // [hidden], [(H + 2 KV) D], [H D], [inner]
+  __nv_bfloat16* x;  // [hidden]
   const float* inv_freq;
   int rope_half;
   float rope_factor;
   AttentionArgs attention;  // of one sequence; the window is the layer's
   Cache cache;              // the pages are the layer's
   const int32_t *positions, *slots;
-  unsigned* barrier;  // [2]: arrivals at all grid barriers so far, and before this launch
+  RowExchange rows;
   float *part_tops, *part_sums;  // of attention, as AttentionState has them
   int* part_arrivals;
 };

@@ -10,7 +10,7 @@ std::string decode_layers_sm90_why_not(const DecodeArgs& d) {
   if (d.cache.page_tokens != kKeys || d.cache.page_bytes % 16 != 0) return "pages of other sizes";
   if (group > kGroupMax) return text("more than ", kGroupMax, " query heads a KV head");
   if (d.cache.kv_heads > multiprocessors()) return "more KV heads than multiprocessors";
-  if (d.rope_half % 2 != 0 && d.rope_half * 2 != dim) return "an odd part of a head is rotated";
+  if (d.rope_half % kUnitCols != 0) return "a rotated part of a head of no whole units";
   for (const RoleShape& s : d.roles) {
     if (s.k > kRowMax) return text("rows of more than ", kRowMax, " columns");
     if (s.k % kUnitCols != 0 || s.row_bytes % 16 != 0) return "rows of no whole units";

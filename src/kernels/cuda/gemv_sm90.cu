@@ -24,8 +24,7 @@ struct Staged {
 
 // The only token, of bf16, as limbs: read twice, for its largest magnitude first.
 template <class F>
-__device__ void stage_limbs(const GemvArgs& a, const Plan& p, unsigned char* x, float* x_sums,
-                            Staged& staged) {
+__device__ void stage_limbs(const GemvArgs& a, const Plan& p, unsigned char* x, Staged& staged) {
   const int cols = p.lines * 2 * F::kBlockValues;
   const auto unit = [&](int col) {
     if (p.aligned && col + 8 <= a.k)
@@ -44,7 +43,7 @@ __device__ void stage_limbs(const GemvArgs& a, const Plan& p, unsigned char* x, 
   for (int col = threadIdx.x * 8; col < cols; col += kStep) {  // int4: whole warps
     float v[8];
     unpack<__nv_bfloat16>(v, unit(col));
-    put_limbs<F>(v, s.inverse, col, x, x_sums);
+    put_limbs<F>(v, s.inverse, col, x);
   }
 }
 
@@ -71,10 +70,10 @@ __global__ void __launch_bounds__(kRingThreads, 1)
     if (F::kLimbs > 0) with_scale.x_scale = &staged.x_scale;
     return finish<F>(with_scale, ring, shared, barriers, share, at);
   }
-  auto* x_sums = reinterpret_cast<float*>(shared + ring.x_sums);
   if constexpr (F::kLimbs > 0) {
-    stage_limbs<F>(a, p, shared + ring.x, x_sums, staged);
+    stage_limbs<F>(a, p, shared + ring.x, staged);
   } else {
+    auto* x_sums = reinterpret_cast<float*>(shared + ring.x_sums);
     stage_input<F>(a, shared + ring.x, x_sums, p.token_bytes, p.aligned, kMultiplyThreads);
     ptx::copy_wait<0>();
   }

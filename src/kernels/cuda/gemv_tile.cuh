@@ -9,10 +9,11 @@ namespace mantissa::cuda {
 
 // ---- activations into shared memory
 
-// Floats of x_sums that stage_input writes: 8 tokens for each group (or each 128 of K of one).
+// Floats of x_sums that stage_input writes: 8 tokens for each group (or each 128 of K of one);
+// none where int4 codes keep their sign.
 template <class F>
 __host__ __device__ constexpr int x_sum_count(int lines) {
-  return lines * 2 * F::kSubs * kGemvRowsMax;
+  return F::kLimbs > 0 ? 0 : lines * 2 * F::kSubs * kGemvRowsMax;
 }
 
 template <class T>
@@ -116,23 +117,21 @@ __device__ void add_group(float (&d)[4], float (&group)[4], const Groups (&of)[2
   }
 }
 
-// The same with x as limbs: four bits of a word are four bytes of mma at once.
+// The same with x as limbs: four bits of a word are four bytes of mma at once, 16 times as large.
 template <class F, int kLines>
 __device__ void multiply_limbs(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
-                               const unsigned char* x, const float* x_sums) {
+                               const unsigned char* x) {
 #pragma unroll
   for (int b = 0; b < kLines * 2; ++b) {
     const uint4(&codes)[2] = lines[b / 2].codes[b % 2];
     const uint4 x_low = *reinterpret_cast<const uint4*>(x + b * F::kXBlock);
     const uint4 x_high = *reinterpret_cast<const uint4*>(x + b * F::kXBlock + F::kXBlock / 2);
-    const int2 offset = *reinterpret_cast<const int2*>(x_sums + b * kGemvRowsMax);
-    int32_t low[4] = {offset.x, offset.y, offset.x, offset.y}, high[4] = {};
+    int32_t low[4] = {}, high[4] = {};
 #pragma unroll
     for (int i = 0; i < 4; i += 2) {
       uint32_t w[4];
 #pragma unroll
-      for (int r = 0; r < 4; ++r)
-        w[r] = ptx::and_xor(word_of(codes[r % 2], i + r / 2), 0x0f0f0f0fu, 0x08080808u);
+      for (int r = 0; r < 4; ++r) w[r] = word_of(codes[r % 2], i + r / 2) << 4 & 0xf0f0f0f0u;
       ptx::mma_s8(low, w, word_of(x_low, i), word_of(x_low, i + 1));
 #pragma unroll
       for (int r = 0; r < 4; ++r) w[r] = word_of(codes[r % 2], i + r / 2) & 0xf0f0f0f0u;
@@ -142,7 +141,7 @@ __device__ void multiply_limbs(Sums<F, kLines>& sums, const Line<F> (&lines)[kLi
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float scale = __uint_as_float(of[i / 2].scales.x << 16);
-      sums.d[0][i] = fmaf(static_cast<float>(low[i] * 16 + high[i]), scale, sums.d[0][i]);
+      sums.d[0][i] = fmaf(static_cast<float>(low[i] + high[i]), scale, sums.d[0][i]);
     }
   }
 }
@@ -208,7 +207,7 @@ template <class F, int kLines>
 __device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
                          const unsigned char* x, const float* x_sums, bool wants_row_codes) {
   if constexpr (F::kLimbs > 0 && F::kSubs > 0) {
-    multiply_limbs(sums, lines, x, x_sums);
+    multiply_limbs(sums, lines, x);
   } else {
     multiply_values(sums, lines, x, x_sums, wants_row_codes);
   }

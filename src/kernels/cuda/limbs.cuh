@@ -41,39 +41,34 @@ __device__ inline float join_limbs(float l0, float l1, float l2) {
   return fmaf(l0, 65536.0f, fmaf(l1, 256.0f, l2));
 }
 
+// A value as a number whose lowest three bytes are its limbs, each 128 too large: adding 1.5 2^23
+// leaves the rounded integer in a float's low bits.
+__device__ inline uint32_t raised_limbs(float v, float inverse) {
+  return __float_as_uint(fmaf(v, inverse, 0x1.8p23f)) + 0x408080u;
+}
+
 // Eight values from column `col` (a multiple of 8) on -> limbs at x, as multiply_limbs() reads
-// them: for each half of a word's nibbles a lane's 16 bytes, limbs 64 bytes apart; and what the
-// codes' offset of 8 takes from the sums of the lower half to x_sums. Whole warps call.
+// them: for each half of a word's nibbles a lane's 16 bytes, limbs 64 bytes apart.
 template <class F>
-__device__ void put_limbs(const float (&v)[8], float inverse, int col, unsigned char* x,
-                          float* x_sums) {
+__device__ void put_limbs(const float (&v)[8], float inverse, int col, unsigned char* x) {
   static_assert(F::kSubs == 1 && F::kLimbs == kLimbCount);
-  uint32_t low[kLimbCount] = {}, high[kLimbCount] = {};
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    int rest = inverse == 0 ? 0 : __float2int_rn(v[i] * inverse);
-    // Elements 0 4 1 5 are the lower nibbles of a word's bytes, 2 6 3 7 the upper ones.
-    const int byte = i % 2 * 2 + i / 4;
-#pragma unroll
-    for (int l = kLimbCount - 1; l >= 0; --l) {
-      const auto limb = static_cast<int8_t>(rest);
-      rest = (rest - limb) >> 8;
-      (i % 4 < 2 ? low : high)[l] |= static_cast<uint32_t>(static_cast<uint8_t>(limb))
-                                     << (8 * byte);
-    }
-  }
   constexpr int kValues = F::kBlockValues;
   unsigned char* block = x + col / kValues * F::kXBlock;
-  const int at = col % 32 / 8 * 16 + col % kValues / 32 * 4;
+  auto* at = reinterpret_cast<uint32_t*>(block + col % 32 / 8 * 16 + col % kValues / 32 * 4);
 #pragma unroll
-  for (int l = 0; l < kLimbCount; ++l) {
-    *reinterpret_cast<uint32_t*>(block + l * 64 + at) = low[l];
-    *reinterpret_cast<uint32_t*>(block + F::kXBlock / 2 + l * 64 + at) = high[l];
-    int sum = __dp4a(static_cast<int>(low[l]), 0x01010101, 0);
+  for (int half = 0; half < 2; ++half) {
+    // Elements 0 4 1 5 are the lower nibbles of a word's bytes, 2 6 3 7 the upper ones.
+    uint32_t n[4];
 #pragma unroll
-    for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-    if (col % kValues == 0)
-      reinterpret_cast<int32_t*>(x_sums)[col / kValues * kGemvRowsMax + l] = -8 * sum;
+    for (int i = 0; i < 4; ++i) n[i] = raised_limbs(v[half * 2 + i / 2 + i % 2 * 4], inverse);
+    const uint32_t low01 = __byte_perm(n[0], n[1], 0x5140), low23 = __byte_perm(n[2], n[3], 0x5140);
+    const uint32_t top01 = __byte_perm(n[0], n[1], 0x0062), top23 = __byte_perm(n[2], n[3], 0x0062);
+    const uint32_t limbs[kLimbCount] = {__byte_perm(low01, low23, 0x5410),
+                                        __byte_perm(low01, low23, 0x7632),
+                                        __byte_perm(top01, top23, 0x5410)};
+#pragma unroll
+    for (int l = 0; l < kLimbCount; ++l)
+      at[half * (F::kXBlock / 8) + (kLimbCount - 1 - l) * 16] = limbs[l] ^ 0x80808080u;
   }
 }
 

@@ -60,7 +60,7 @@ CudaQueue::CudaQueue(const DeviceConfig& config) {
   amax = allocate_device(sizeof(float), "an activation's range");
   if (capability >= 90) {
     attention_state = make_attention_state();
-    decode_barrier = make_decode_barrier();
+    decode_rows = make_decode_rows();
   }
 }
 

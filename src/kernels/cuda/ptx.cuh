@@ -70,6 +70,20 @@ __device__ inline bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
       : "memory");
   return done != 0;
 }
+// The same without any wait.
+__device__ inline bool mbarrier_test_wait(uint64_t* barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}"
+      : "=r"(done)
+      : "r"(shared_address(barrier)), "r"(parity)
+      : "memory");
+  return done != 0;
+}
 // Returns once the phase of this parity is complete.
 __device__ inline void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
   while (!mbarrier_try_wait(barrier, parity)) {
@@ -130,7 +144,7 @@ __device__ inline void fence_async_shared() {
 __device__ inline void tensor_prefetch(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(map)) : "memory");
 }
-// x: fastest dimension. `policy`: an L2 eviction policy made by cache_policy_*().
+// x: fastest dimension.
 __device__ inline void tensor_load(void* to, const CUtensorMap* map, int32_t x, int32_t y,
                                    uint64_t* barrier) {
   asm volatile(
@@ -340,11 +354,19 @@ __device__ inline uint32_t and_xor(uint32_t a, uint32_t mask, uint32_t flip) {
 }
 
 // ---- global memory
-// What other blocks wrote before they released this word is visible to this thread afterwards.
-__device__ inline unsigned load_acquire(const unsigned* from) {
-  unsigned v;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
+// What other blocks write while this kernel runs: each word whole, no order among words.
+__device__ inline uint4 load_relaxed(const uint4* from) {
+  uint4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from));
   return v;
+}
+__device__ inline void store_relaxed(uint32_t* to, uint32_t v) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(v));
+}
+__device__ inline void store_relaxed(uint2* to, uint2 v) {
+  asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(v.x), "r"(v.y));
 }
 // 16 bytes that this kernel reads once: not kept in L1.
 __device__ inline uint4 load_streamed(const void* from) {
@@ -384,6 +406,21 @@ __device__ inline void bulk_load(void* to, const void* from, uint32_t bytes, uin
       " [%0], [%1], %2, [%3];" ::"r"(shared_address(to)),
       "l"(from), "r"(bytes), "r"(shared_address(barrier))
       : "memory");
+}
+// The same with an L2 eviction policy.
+__device__ inline void bulk_load(void* to, const void* from, uint32_t bytes, uint64_t* barrier,
+                                 uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
+      : "memory");
+}
+// What is read once leaves L2 before what is read again.
+__device__ inline uint64_t cache_policy_evict_first() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
 }
 // x: fastest dimension.
 __device__ inline void tensor_load_3d(void* to, const CUtensorMap* map, int3 at,

@@ -42,7 +42,7 @@ struct CudaQueue {
       false;          // a graph exists: it goes on using the scratch memory that it was made with
   DeviceMemory amax;  // one float: of a per-tensor activation
   DeviceMemory attention_state;  // attention_sm90.h; from Hopper on
-  DeviceMemory decode_barrier;   // decode_layers.h; likewise
+  DeviceMemory decode_rows;      // decode_layers.h; likewise
 
   // Grow-only memory for one operation. Growing waits for the operations that still use the old
   // one.
@@ -93,7 +93,7 @@ void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue);
 std::string decode_why_not(const DecodePass& pass, Queue* queue);
 void decode_layers(const DecodePass& pass, const Batch& batch, Queue* queue);
 KernelInfo decode_kernel(const CudaQueue& queue);
-DeviceMemory make_decode_barrier();
+DeviceMemory make_decode_rows();
 void gather_rows(View out, ConstView x, std::span<const int32_t> rows, Queue* queue);
 int64_t kv_page_bytes(const KvShape& shape);
 int64_t scratch_bytes(const PassLimits& limits, Queue* queue);

@@ -37,11 +37,11 @@ struct Share {
     return pair_stride == 0 ? first + i : first + i / 2 + i % 2 * pair_stride;
   }
 };
+// The first blocks have a tile less where shares differ.
 __device__ inline Share share_of(int tiles, int pair_stride = 0) {
-  const auto at = [&](unsigned block) {
-    return static_cast<int>(int64_t{tiles} * block / gridDim.x);
-  };
-  const int first = at(blockIdx.x), count = at(blockIdx.x + 1) - first;
+  const auto blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+  const int least = tiles / blocks, few = blocks - tiles % blocks;
+  const int first = block * least + max(0, block - few), count = least + (block >= few ? 1 : 0);
   return {first, pair_stride > 0 ? 2 * count : count, pair_stride};
 }
 
@@ -137,6 +137,7 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
                         const RingBarriers& barriers, const Share& share, LoadCursor& at) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const auto row_bytes = static_cast<int>(a.row_bytes);
+  const uint64_t read_once = ptx::cache_policy_evict_first();
   for (int i = 0; i < share.count; ++i, ++at.tile) {
     const int tile = share.tile(i), rows = min(kRows, a.n - tile * kRows);
     if constexpr (F::kScales) {
@@ -151,7 +152,7 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
       __syncwarp();  // the bytes are expected
       if (lane < rows) {
         ptx::bulk_load(shared + at.slot * ring.stage_bytes + lane * ring.pitch, row + begin, bytes,
-                       barriers.full + at.slot);
+                       barriers.full + at.slot, read_once);
       }
       at.next_stage(ring);
     }
@@ -189,39 +190,6 @@ __device__ void read_groups(Line<F>& to, const Plan& p, const Ring& ring,
   }
 }
 
-// A warp's share of a stage: two lines of the piece.
-template <class F>
-__device__ void multiply_stage(Sums<F, kUnitLines>& sums, const GemvArgs& a, const Plan& p,
-                               const Ring& ring, const unsigned char* shared,
-                               const unsigned char* stage, const unsigned char* params, int piece,
-                               uint64_t* empty) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int in_piece = warp * kUnitLines, line = piece * (ring.piece / kLine) + in_piece;
-  const int bytes = static_cast<int>(a.row_bytes) - line * kLine;
-  const bool mine = in_piece * kLine < ring.piece && bytes > 0;
-  Line<F> lines[kUnitLines];
-  if (mine) {
-#pragma unroll
-    for (int i = 0; i < kUnitLines; ++i) {
-      // Lines beyond the piece are another stage's: nothing of them.
-      const bool in = in_piece + i < ring.piece / kLine;
-      read_line(lines[i], stage, ring, in_piece + i, in ? bytes - i * kLine : 0, lane);
-      if constexpr (F::kSubs > 0) read_groups(lines[i], p, ring, params, lane / 4, line + i);
-    }
-  }
-  __syncwarp();  // the stage has been read
-  if (lane == 0) ptx::mbarrier_arrive(empty);
-  if (!mine) return;
-  // mma's column: a token, or a limb of the only one.
-  const int column =
-      F::kLimbs > 0 ? min(lane / 4, F::kLimbs - 1) * 64 : min(lane / 4, a.m - 1) * p.token_bytes;
-  const unsigned char* x =
-      shared + ring.x + column + lane % 4 * (F::kWide ? 32 : 16) + line * 2 * F::kXBlock;
-  const auto* x_sums = reinterpret_cast<const float*>(shared + ring.x_sums);
-  multiply(sums, lines, x, x_sums + x_sum_count<F>(line) + lane % 4 * 2,
-           F::kIntegers && a.x_zero != nullptr);
-}
-
 template <class F>
 __device__ typename F::Sum* parts_of(const Ring& ring, unsigned char* shared, int m,
                                      unsigned of_tile) {
@@ -229,27 +197,114 @@ __device__ typename F::Sum* parts_of(const Ring& ring, unsigned char* shared, in
          of_tile * kMultiplyWarps * m * kRows;
 }
 
+// A warp's way through the stages of a share, two lines of each: reads ahead of what it multiplies.
+template <class F>
+struct Consumer {
+  const GemvArgs& a;
+  const Plan& p;
+  const Ring& ring;
+  unsigned char* shared;
+  const RingBarriers& barriers;
+  RingCursor& at;  // what is read next
+  int piece = 0;   // of its tile
+
+  __device__ int in_piece() const { return static_cast<int>(threadIdx.x) / 32 * kUnitLines; }
+  // Bytes of a row from the warp's first line of a piece on; 0: the lines are another stage's.
+  __device__ int bytes_of(int of_piece) const {
+    const int line = of_piece * (ring.piece / kLine) + in_piece();
+    const int bytes = static_cast<int>(a.row_bytes) - line * kLine;
+    return in_piece() * kLine < ring.piece ? bytes : 0;
+  }
+  __device__ bool is_there() const {
+    bool there = ptx::mbarrier_test_wait(barriers.full + at.slot, at.parity);
+    if (F::kSubs > 0 && piece == 0)
+      there =
+          there && ptx::mbarrier_test_wait(barriers.params_full + at.of_tile(), at.tile_parity());
+    return __all_sync(0xffffffffu, there);
+  }
+  __device__ void wait() const {
+    if (F::kSubs > 0 && piece == 0)
+      ptx::mbarrier_wait(barriers.params_full + at.of_tile(), at.tile_parity());
+    ptx::mbarrier_wait(barriers.full + at.slot, at.parity);
+  }
+  // What is there, into registers; its place becomes free.
+  __device__ void read(Line<F> (&lines)[kUnitLines]) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, bytes = bytes_of(piece);
+    const unsigned char* stage = shared + at.slot * ring.stage_bytes;
+    const unsigned char* params = shared + ring.params + at.of_tile() * ring.params_bytes;
+    const int line = piece * (ring.piece / kLine) + in_piece();
+#pragma unroll
+    for (int i = 0; i < kUnitLines; ++i) {
+      // Lines beyond the piece are another stage's: nothing of them.
+      const bool in = in_piece() + i < ring.piece / kLine;
+      read_line(lines[i], stage, ring, in_piece() + i, in ? bytes - i * kLine : 0, lane);
+      if constexpr (F::kSubs > 0) read_groups(lines[i], p, ring, params, lane / 4, line + i);
+    }
+    __syncwarp();  // the stage has been read
+    if (lane == 0) ptx::mbarrier_arrive(barriers.empty + at.slot);
+    at.next_stage(ring);
+    if (++piece < ring.pieces) return;
+    if (F::kSubs > 0 && lane == 0) ptx::mbarrier_arrive(barriers.params_empty + at.of_tile());
+    piece = 0;
+    ++at.tile;
+  }
+  __device__ void multiply_piece(Sums<F, kUnitLines>& sums, const Line<F> (&lines)[kUnitLines],
+                                 int of_piece) const {
+    if (bytes_of(of_piece) <= 0) return;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int line = of_piece * (ring.piece / kLine) + in_piece();
+    // mma's column: a token, or a limb of the only one.
+    const int column =
+        F::kLimbs > 0 ? min(lane / 4, F::kLimbs - 1) * 64 : min(lane / 4, a.m - 1) * p.token_bytes;
+    const unsigned char* x =
+        shared + ring.x + column + lane % 4 * (F::kWide ? 32 : 16) + line * 2 * F::kXBlock;
+    const auto* x_sums = reinterpret_cast<const float*>(shared + ring.x_sums);
+    multiply(sums, lines, x, x_sums + x_sum_count<F>(line) + lane % 4 * 2,
+             F::kIntegers && a.x_zero != nullptr);
+  }
+  // The warp's part of a tile.
+  __device__ void leave(Sums<F, kUnitLines>& sums, const RingCursor& tile) const {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    const unsigned of_tile = tile.of_tile();
+    ptx::mbarrier_wait(barriers.parts_empty + of_tile, tile.tile_parity() ^ 1);
+    put_part(a, sums, parts_of<F>(ring, shared, a.m, of_tile) + warp * a.m * kRows, lane / 4);
+    __syncwarp();  // the part is written
+    if (lane == 0) ptx::mbarrier_arrive(barriers.parts_full + of_tile);
+    sums = {};
+  }
+};
+
 // x is staged; every warp leaves its part of every tile.
 template <class F>
 __device__ void consume(const GemvArgs& a, const Plan& p, const Ring& ring, unsigned char* shared,
                         const RingBarriers& barriers, const Share& share, RingCursor& at) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  for (int i = 0; i < share.count; ++i, ++at.tile) {
-    const unsigned of_tile = at.of_tile();
-    if (F::kSubs > 0) ptx::mbarrier_wait(barriers.params_full + of_tile, at.tile_parity());
-    const unsigned char* params = shared + ring.params + of_tile * ring.params_bytes;
-    Sums<F, kUnitLines> sums;
-    for (int piece = 0; piece < ring.pieces; ++piece) {
-      ptx::mbarrier_wait(barriers.full + at.slot, at.parity);
-      multiply_stage(sums, a, p, ring, shared, shared + at.slot * ring.stage_bytes, params, piece,
-                     barriers.empty + at.slot);
-      at.next_stage(ring);
+  if (share.count == 0) return;
+  Consumer<F> reader{a, p, ring, shared, barriers, at};
+  RingCursor tile = at;  // what is multiplied
+  int piece = 0, left = share.count * ring.pieces;
+  Sums<F, kUnitLines> sums;
+  Line<F> lines[2][kUnitLines];
+  reader.wait();
+  reader.read(lines[0]);
+  // The next stage is read before this one is multiplied if it is there by then, else after it.
+  const auto step = [&](Line<F>(&now)[kUnitLines], Line<F>(&next)[kUnitLines]) {
+    const bool more = left > 1, early = more && reader.is_there();
+    if (early) reader.read(next);
+    reader.multiply_piece(sums, now, piece);
+    if (++piece == ring.pieces) {
+      reader.leave(sums, tile);
+      ++tile.tile;
+      piece = 0;
     }
-    if (F::kSubs > 0 && lane == 0) ptx::mbarrier_arrive(barriers.params_empty + of_tile);
-    ptx::mbarrier_wait(barriers.parts_empty + of_tile, at.tile_parity() ^ 1);
-    put_part(a, sums, parts_of<F>(ring, shared, a.m, of_tile) + warp * a.m * kRows, lane / 4);
-    __syncwarp();  // the part is written
-    if (lane == 0) ptx::mbarrier_arrive(barriers.parts_full + of_tile);
+    if (more && !early) {
+      reader.wait();
+      reader.read(next);
+    }
+    --left;
+  };
+  while (left > 0) {
+    step(lines[0], lines[1]);
+    if (left > 0) step(lines[1], lines[0]);
   }
 }
 

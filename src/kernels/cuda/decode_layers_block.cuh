@@ -1,0 +1,83 @@
+// What a block of the layers' kernel (decode_layers.cuh) knows of its launch.
+#pragma once
+
+#include "kernels/cuda/decode_layers.h"
+#include "kernels/cuda/quantize_row.cuh"
+#include "kernels/cuda/weight_ring.cuh"
+
+namespace mantissa::cuda {
+namespace {
+
+constexpr int kUnitsMax = 8;  // of 8 columns, of a thread: rows of up to 16384
+constexpr int kRowMax = kUnitsMax * kMultiplyThreads * kUnitCols;
+constexpr uint32_t kMultiplyBarrier = 1;
+// Registers are dealt out to groups of four warps: the two that multiply take those of the third.
+constexpr int kDecodeThreads = kMultiplyThreads + 128;
+constexpr int kMultiplyRegisters = 216, kOtherRegisters = 72;
+
+// What the launcher works out.
+struct RolePlan {
+  Plan plan;
+  int piece, pieces;
+};
+struct DecodePlan {
+  Ring ring;
+  RolePlan roles[kDecodeLinears];
+  int query, merge, turn, fold, layers, known, x_scale;  // bytes: where these lie in shared memory
+};
+
+// What a block knows of the launch: in shared memory, because parameters, which lie in constant
+// memory, lose their place in its small cache from one operation to the next.
+struct Known {
+  DecodeCommon common;
+  DecodePlan plan;
+  Share shares[kDecodeLinears];
+  int slot, context;
+};
+
+template <class F>
+struct Block {
+  const DecodeCommon& d;
+  const DecodePlan& plan;
+  const Known& known;
+  unsigned char* shared;
+  RingBarriers barriers;
+
+  // Copied from the parameters: what constant memory does not hold comes from afar.
+  __device__ const LayerArgs& layer(int i) const {
+    return reinterpret_cast<const LayerArgs*>(shared + plan.layers)[i];
+  }
+  // Of one linear, as the ring's functions want it.
+  __device__ GemvArgs args(int layer, int role) const {
+    const LayerLinear& l = this->layer(layer).linears[role];
+    const RoleShape& s = d.roles[role];
+    GemvArgs a;
+    a.w = l.w;
+    a.row_bytes = s.row_bytes;
+    a.w_scale = l.w_scale;
+    a.w_zero = l.w_zero;
+    a.bias = l.bias;
+    if (!std::is_same_v<typename F::Value, __nv_bfloat16>)
+      a.x_scale = reinterpret_cast<const float*>(shared + plan.x_scale);
+    a.m = 1;
+    a.n = s.n;
+    a.k = s.k;
+    return a;
+  }
+  // The exchanged row that a linear reads; the first one of a launch reads x.
+  __device__ const uint32_t* input(int layer, int role) const {
+    return role == kDecodeQkv   ? d.rows.row(layer - 1, kDecodeDown)
+           : role == kDecodeOut ? d.rows.row(layer, kAttendedRow)
+                                : d.rows.row(layer, role - 1);
+  }
+  __device__ Ring ring(int role) const {
+    Ring r = plan.ring;
+    r.piece = plan.roles[role].piece;
+    r.pieces = plan.roles[role].pieces;
+    return r;
+  }
+  __device__ const Share& share(int role) const { return known.shares[role]; }
+};
+
+}  // namespace
+}  // namespace mantissa::cuda

@@ -1,0 +1,233 @@
+// Rows of the layers' kernel (decode_layers.cuh), by the warps that multiply: waits for what other
+// blocks made, norm, codes or limbs, operands in shared memory.
+#pragma once
+
+#include "kernels/cuda/decode_layers_block.cuh"
+#include "kernels/cuda/quantize_row.cuh"
+#include "kernels/cuda/row_exchange.cuh"
+
+namespace mantissa::cuda {
+namespace {
+
+// A thread's units of a row; 0 beyond it.
+struct HeldRow {
+  uint4 v[kUnitsMax];
+};
+__device__ int unit_col(int u) {
+  return (u * kMultiplyThreads + static_cast<int>(threadIdx.x)) * kUnitCols;
+}
+// `awaited`: other blocks make it now (row_exchange.cuh). far: they begin only after a while; until
+// then a lane of each warp looks for it alone, and leaves the memory to others.
+__device__ void load_row_units(HeldRow& row, const void* x, int cols, bool awaited, bool far) {
+  const auto* units = static_cast<const uint4*>(x);
+  const auto at = [&](int u) { return units + unit_col(u) / kUnitCols; };
+  if (far) {
+    if (threadIdx.x % 32 == 0 && unit_col(0) < cols)
+      while (!is_there(ptx::load_relaxed(at(0)))) {
+      }
+    __syncwarp();  // its first words are there
+  }
+#pragma unroll
+  for (int u = 0; u < kUnitsMax; ++u) {
+    const uint32_t word = unit_col(u) < cols ? kNotThere : 0;
+    row.v[u] = make_uint4(word, word, word, word);
+  }
+  bool missing;
+  do {
+    missing = false;
+#pragma unroll
+    for (int u = 0; u < kUnitsMax; ++u)
+      if (!is_there(row.v[u])) row.v[u] = ptx::load_relaxed(at(u));
+#pragma unroll
+    for (int u = 0; u < kUnitsMax; ++u) missing = missing || !is_there(row.v[u]);
+  } while (missing && awaited);
+}
+
+// Gains of a thread's first units, asked for before the row is there.
+constexpr int kGainUnits = 3;
+struct HeldGains {
+  float v[kGainUnits][kUnitCols];
+};
+__device__ void load_gains(HeldGains& gains, const float* gain, int cols) {
+#pragma unroll
+  for (int u = 0; u < kGainUnits; ++u)
+    if (unit_col(u) < cols) load_unit(gains.v[u], gain + unit_col(u));
+}
+
+// Partial results of the warps, [kUnitsMax][16]; used by turns, so that one barrier is enough.
+struct Fold {
+  float* partial;
+  int turn;
+
+  __device__ float* begin() {
+    turn ^= 1;
+    return partial + turn * kUnitsMax * kMultiplyWarps;
+  }
+};
+
+// visit(unit, u) may change a thread's unit.
+template <class Visit>
+__device__ void for_each_unit(HeldRow& row, int cols, const Visit& visit) {
+#pragma unroll
+  for (int u = 0; u < kUnitsMax; ++u) {
+    if (u * kMultiplyThreads * kUnitCols >= cols) break;
+    visit(row.v[u], u);
+  }
+}
+
+// x / sqrt(mean(x^2) + eps) * gain, rounded; sums in the order of rows.cu for up to 8192 columns.
+__device__ void norm_units(HeldRow& row, const HeldGains& gains, const float* gain, int cols,
+                           float eps, Fold& fold) {
+  float* partial = fold.begin();
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  for_each_unit(row, cols, [&](uint4& unit, int u) {
+    float v[kUnitCols], squares = 0;
+    unpack<__nv_bfloat16>(v, unit);
+#pragma unroll
+    for (int i = 0; i < kUnitCols; ++i) squares = fmaf(v[i], v[i], squares);
+    squares = warp_sum(squares);
+    if (threadIdx.x % 32 == 0) partial[u * kMultiplyWarps + warp] = squares;
+  });
+  ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // every warp's sum is there
+  const int parts = (cols + 32 * kUnitCols - 1) / (32 * kUnitCols);
+  float sum = 0;
+#pragma unroll 1
+  for (int i = 0; i < parts; i += 8) {
+    float of[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) of[j] = partial[i + j];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum += i + j < parts ? of[j] : 0.0f;
+  }
+  const float by = 1.0f / sqrtf(sum / static_cast<float>(cols) + eps);
+  for_each_unit(row, cols, [&](uint4& unit, int u) {
+    if (unit_col(u) >= cols) return;
+    float v[kUnitCols], later[kUnitCols];
+    unpack<__nv_bfloat16>(v, unit);
+    if (u >= kGainUnits) load_unit(later, gain + unit_col(u));
+#pragma unroll
+    for (int i = 0; i < kUnitCols; ++i)
+      v[i] = v[i] * by * (u < kGainUnits ? gains.v[min(u, kGainUnits - 1)][i] : later[i]);
+    unit = pack<__nv_bfloat16>(v);
+  });
+}
+
+// The largest magnitude as bits of float32; of the finite values alone where `finite`.
+__device__ uint32_t row_amax_bits(const HeldRow& row, Fold& fold, bool finite) {
+  constexpr uint32_t kInfinity = 0x7f800000u;
+  uint32_t amax = 0;
+#pragma unroll
+  for (int u = 0; u < kUnitsMax; ++u) {
+    if (!finite) {
+      amax = max(amax, amax_bits(row.v[u]));
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t low = word_of(row.v[u], i) << 16 & 0x7fff0000u;
+      const uint32_t high = word_of(row.v[u], i) & 0x7fff0000u;
+      amax = max(amax, max(low < kInfinity ? low : 0, high < kInfinity ? high : 0));
+    }
+  }
+  amax = __reduce_max_sync(0xffffffffu, amax);
+  auto* partial = reinterpret_cast<uint32_t*>(fold.begin());
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = amax;
+  ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // every warp's maximum is there
+  return __reduce_max_sync(0xffffffffu, partial[threadIdx.x % kMultiplyWarps]);
+}
+
+// How a row becomes codes. fast: all values are finite and the scale is none of the rare ones.
+struct RowCodes {
+  Scale scale;
+  FastCodes codes;
+  bool fast;
+};
+template <class F>
+__device__ RowCodes row_codes(const Block<F>& b, const HeldRow& row, const float* given,
+                              Fold& fold) {
+  constexpr CodeKind kKind = F::kIntegers ? CodeKind::kInt8 : CodeKind::kE4M3;
+  float amax = __uint_as_float(row_amax_bits(row, fold, false));
+  const bool finite = amax <= FLT_MAX;
+  if (!finite) amax = __uint_as_float(row_amax_bits(row, fold, true));
+  const Scale s = b.d.x_static ? static_scale_of(kKind, *given, 0)
+                               : scale_of(kKind, b.d.x_over_tensor ? Extent::kTensor : Extent::kRow,
+                                          {amax, 0, 0});
+  if (threadIdx.x == 0) *reinterpret_cast<float*>(b.shared + b.plan.x_scale) = s.scale;
+  RowCodes out{s, FastCodes(kKind, s), false};
+  out.fast = FastCodes::fits(kKind, {{}, finite}, s) && (s.divide ? !F::kIntegers : !b.d.x_static);
+  if (!s.divide) {
+    out.codes.factor = s.factor;
+    out.codes.rest = 0;
+  }
+  return out;
+}
+// Eight values -> eight codes.
+template <class F>
+__device__ uint2 codes_of_unit(const uint4& unit, const RowCodes& by) {
+  constexpr CodeKind kKind = F::kIntegers ? CodeKind::kInt8 : CodeKind::kE4M3;
+  if (by.fast) {
+    float v[kUnitCols];
+    unpack<__nv_bfloat16>(v, unit);
+    return make_uint2(by.codes.word(v[0], v[1], v[2], v[3]), by.codes.word(v[4], v[5], v[6], v[7]));
+  }
+  uint64_t codes = 0;
+  for_each_value<__nv_bfloat16>(
+      unit, [&](float x, int i) { codes |= uint64_t{code_of(kKind, x, by.scale)} << (8 * i); });
+  return make_uint2(static_cast<uint32_t>(codes), static_cast<uint32_t>(codes >> 32));
+}
+
+template <class F>
+__device__ void stage_row_limbs(const Block<F>& b, HeldRow& row, int role, Fold& fold) {
+  const int cols = b.plan.roles[role].plan.lines * 2 * F::kBlockValues;
+  const LimbScale s = limb_scale(row_amax_bits(row, fold, false));
+  if (threadIdx.x == 0) *reinterpret_cast<float*>(b.shared + b.plan.x_scale) = limb_result_scale(s);
+  for_each_unit(row, cols, [&](const uint4& unit, int u) {
+    if (unit_col(u) >= cols) return;
+    float v[kUnitCols];
+    unpack<__nv_bfloat16>(v, unit);
+    put_limbs<F>(v, s.inverse, unit_col(u), b.shared + b.plan.ring.x);
+  });
+  ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // x is there
+}
+
+// The row as operands in shared memory, quantized where the scheme does so.
+template <class F>
+__device__ void stage_units(const Block<F>& b, HeldRow& row, int role, const float* given,
+                            Fold& fold) {
+  using T = typename F::Value;
+  constexpr bool kCodes = !std::is_same_v<T, __nv_bfloat16>;
+  unsigned char* x = b.shared + b.plan.ring.x;
+  const int cols = (b.plan.roles[role].plan.token_bytes - F::kXPad) / static_cast<int>(sizeof(T));
+  RowCodes by{{}, FastCodes(CodeKind::kInt8, {}), false};
+  if constexpr (kCodes) by = row_codes(b, row, given, fold);
+  for_each_unit(row, cols, [&](const uint4& unit, int u) {
+    const int col = unit_col(u);
+    if (col >= cols) return;
+    uint4 operands = unit;
+    if constexpr (kCodes) {
+      const uint2 codes = codes_of_unit<F>(unit, by);
+      if constexpr (F::kIntegers) {
+        *reinterpret_cast<uint2*>(x + col) = codes;
+        return;
+      } else {
+        operands = make_uint4(decode_e4m3<T>(codes.x & 0xffffu), decode_e4m3<T>(codes.x >> 16),
+                              decode_e4m3<T>(codes.y & 0xffffu), decode_e4m3<T>(codes.y >> 16));
+      }
+    }
+    if constexpr (!F::kIntegers) *reinterpret_cast<uint4*>(x + col * 2) = operands;
+    if constexpr (F::kSubs > 0) {
+      constexpr int kLanes = 16 / F::kSubs;  // of 8 values each: a group
+      auto* x_sums = reinterpret_cast<float*>(b.shared + b.plan.ring.x_sums);
+      float sum = sum_of_unit<T>(operands);
+#pragma unroll
+      for (int step = kLanes / 2; step > 0; step /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, step);
+      const int unit = col / kUnitCols;
+      if (unit % kLanes == 0) x_sums[unit / kLanes * kGemvRowsMax] = sum;
+    }
+  });
+  ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // x is there
+}
+
+}  // namespace
+}  // namespace mantissa::cuda
