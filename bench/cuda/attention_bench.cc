@@ -74,7 +74,7 @@ class Memory {
 };
 
 struct Timing {
-  double alone = 0, behind_rope = 0;
+  double alone = 0, behind_rope = 0, rope = 0;
 };
 
 class Problem {
@@ -152,6 +152,7 @@ class Problem {
                       rope_write(i);
                       attention(i);
                     }).p50;
+    t.rope = time_graph(stream, launches, 15, [&](int i) { rope_write(i); }).p50;
     return t;
   }
 
@@ -186,9 +187,9 @@ void time_one(Queue* q, const Case& c, double bandwidth, const std::vector<uint1
   const double gb_s = static_cast<double>(problem.cache_bytes) / t.alone * 1e-3;
   std::printf(
       "{\"attention\":\"%s\",\"head_dim\":%d,\"sequences\":%d,\"query\":%d,\"context\":%d,"
-      "\"p50_us\":%.1f,\"with_rope_us\":%.1f,",
+      "\"p50_us\":%.1f,\"with_rope_us\":%.1f,\"rope_us\":%.1f,",
       std::string(c.cell->name).c_str(), c.dim, c.sequences, c.query, c.context, t.alone,
-      t.behind_rope);
+      t.behind_rope, t.rope);
   if (c.query <= 16) {
     std::printf("\"gb_per_s\":%.0f,\"percent\":%.1f}\n", gb_s, gb_s / bandwidth * 100);
   } else {

@@ -1,6 +1,6 @@
 // GEMM on the GPU: checked against float64 sums on the device, then timed with rotating buffers.
-//   gemm_bench [--check | --tiles] -> JSON lines on standard output, microseconds (medians) beside
-//   cuBLASLt's. --tiles: with every width of tile.
+//   gemm_bench [--check | --tiles] [KIND]... -> JSON lines on standard output, microseconds
+//   (medians) beside cuBLASLt's. KIND: of kKinds, default all. --tiles: with every width of tile.
 #include <cuda_fp8.h>
 
 #include <algorithm>
@@ -168,9 +168,10 @@ struct Problem {
   Problem(const Problem&) = delete;
 };
 
-bool check_one(const Kind& kind, Shape s, bool f32) {
+bool check_one(const Kind& kind, Shape s, bool f32, int tile) {
   Problem problem(kind, s, !f32, 11);
   GemmArgs args = problem.args;
+  args.tile_columns = tile;
   float* wide = f32 ? device_array<float>(int64_t{s.m} * s.n) : nullptr;
   if (f32) {
     cuda_check(cudaMemset(wide, 0xff, static_cast<size_t>(s.m) * s.n * 4), "poisoning");
@@ -195,9 +196,10 @@ bool check_one(const Kind& kind, Shape s, bool f32) {
   cudaFree(wide);
   const bool ok = host_worst <= 1;
   std::printf(
-      "{\"check\":\"%s%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"worst_ratio\":%.3f,\"rms_rel\":%.3e,"
+      "{\"check\":\"%s%s\",\"tile\":%d,\"m\":%d,\"n\":%d,\"k\":%d,\"worst_ratio\":%.3f,\"rms_rel\":"
+      "%.3e,"
       "\"ok\":%s}\n",
-      kind.name, f32 ? " f32" : "", s.m, s.n, s.k, host_worst,
+      kind.name, f32 ? " f32" : "", gemm_sm90_columns(args), s.m, s.n, s.k, host_worst,
       std::sqrt(host_squares[0] / std::max(host_squares[1], 1e-30)), ok ? "true" : "false");
   return ok;
 }
@@ -292,11 +294,15 @@ void time_one(const Kind& kind, Shape s, CublasLt* lt, bool all_tiles) {
                   sets);
 }
 
-bool check_all() {
+bool check_all(const std::vector<Kind>& kinds) {
   bool ok = true;
-  for (const Kind& kind : kKinds) {
-    for (const Shape& s : kOdd) ok = check_one(kind, s, false) && ok;
-    ok = check_one(kind, {257, 520, 400}, true) && ok;
+  for (const Kind& kind : kinds) {
+    for (const Shape& s : kOdd) ok = check_one(kind, s, false, 0) && ok;
+    for (const int tile : {256, 192, 128}) {  // of one to five stages of K
+      for (const int k : {96, 256, 384, 640})
+        ok = check_one(kind, {300, 520, k}, false, tile) && ok;
+      ok = check_one(kind, {257, 520, 400}, true, tile) && ok;
+    }
     std::fflush(stdout);
   }
   return ok;
@@ -307,18 +313,31 @@ bool check_all() {
 
 int main(int argc, char** argv) {
   using namespace mantissa::cuda;
-  const std::string mode = argc < 2 ? "" : argv[1];
+  std::vector<std::string> asked(argv + 1, argv + argc);
+  const auto option = [&](const char* name) { return std::erase(asked, name) > 0; };
+  const bool only_check = option("--check"), all_tiles = option("--tiles");
+  std::vector<Kind> kinds;
+  for (const Kind& kind : kKinds) {
+    if (asked.empty() || std::find(asked.begin(), asked.end(), kind.name) != asked.end())
+      kinds.push_back(kind);
+  }
+  if (!asked.empty() && kinds.size() != asked.size()) {
+    std::fprintf(stderr, "a KIND is one of:");
+    for (const Kind& kind : kKinds) std::fprintf(stderr, " \"%s\"", kind.name);
+    std::fprintf(stderr, "\n");
+    return 2;
+  }
   try {
-    const bool ok = check_all();
-    if (mode == "--check") return ok ? 0 : 1;
+    const bool ok = check_all(kinds);
+    if (only_check) return ok ? 0 : 1;
     std::unique_ptr<CublasLt> lt;
     try {
       lt = std::make_unique<CublasLt>();
     } catch (const mantissa::Error& e) {
       std::fprintf(stderr, "no peers: %s\n", e.what());
     }
-    for (const Kind& kind : kKinds)
-      for (const Shape& s : kLlama) time_one(kind, s, lt.get(), mode == "--tiles");
+    for (const Kind& kind : kinds)
+      for (const Shape& s : kLlama) time_one(kind, s, lt.get(), all_tiles);
     return ok ? 0 : 1;
   } catch (const mantissa::Error& e) {
     std::fprintf(stderr, "%s\n", e.what());

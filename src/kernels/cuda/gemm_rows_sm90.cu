@@ -14,7 +14,7 @@ namespace mantissa::cuda {
 namespace {
 
 constexpr int kTileN = 128;  // rows of weights of a block: two warp groups of 64
-constexpr int kGroups = 2, kConsumers = kGroups * 128, kThreads = kConsumers + 32;
+constexpr int kGroups = 2, kConsumers = kGroups * 128;
 constexpr int kStagesMax = 12, kSplitsMax = 4, kShareMax = 2;
 constexpr int kSharedMax = 227 << 10, kSharedHalf = 113 << 10;
 constexpr int kSwizzleRow = 128;  // bytes of a row of a tile: one swizzle atom
@@ -63,6 +63,10 @@ struct Mix {
   static_assert(kPromoteSteps % kBatch == 0);
   using Sum = std::conditional_t<kIntegers, int32_t, float>;
   static constexpr int kRegs = kTokens / 2;  // of a thread
+  // One warp loads. Nine warps have 168 registers a thread; a loading warp group gives its own
+  // away.
+  static constexpr bool kGives = kTokens > 64;
+  static constexpr int kThreads = kConsumers + (kGives ? 128 : 32);
 };
 
 struct Layout {
@@ -580,7 +584,7 @@ struct Results {
 };
 
 template <class F>
-__global__ void __launch_bounds__(kThreads, F::kTokens >= 64 ? 1 : 2)
+__global__ void __launch_bounds__(F::kThreads, F::kTokens >= 64 ? 1 : 2)
     gemm_rows_kernel__sm90(const __grid_constant__ CUtensorMap weights,
                            const __grid_constant__ CUtensorMap x,
                            const __grid_constant__ GemvArgs a, const __grid_constant__ Layout l) {
@@ -598,10 +602,12 @@ __global__ void __launch_bounds__(kThreads, F::kTokens >= 64 ? 1 : 2)
   __syncthreads();  // the barriers exist
   if (l.share > 1) ptx::cluster_sync();
   if (threadIdx.x >= kConsumers) {
+    if constexpr (F::kGives) ptx::registers_lower<24>();
     if (threadIdx.x == kConsumers) produce<F>(weights, x, a, l, shared, barriers, tile);
     __syncwarp();
     if (l.splits > 1) ptx::cluster_sync();
   } else {
+    if constexpr (F::kGives) ptx::registers_raise<240>();
     const Factors factors(l, shared);
     auto* all = reinterpret_cast<typename F::Sum*>(shared + l.sums);
     typename F::Sum sums[F::kRegs] = {};
@@ -632,7 +638,7 @@ int clusters_at_once(int blocks) {
       cluster.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
       cudaLaunchConfig_t config{};
       config.gridDim = dim3(static_cast<unsigned>(size * multiprocessors()));
-      config.blockDim = dim3(kThreads);
+      config.blockDim = dim3(F::kThreads);
       config.dynamicSmemBytes = F::kTokens >= 64 ? kSharedMax : kSharedHalf;
       config.attrs = &cluster;
       config.numAttrs = 1;
@@ -702,7 +708,7 @@ void launch_mix(const GemvArgs& a, cudaStream_t stream) {
   launch("launching gemm_rows_kernel__sm90", kernel,
          {.grid = dim3(static_cast<unsigned>((a.n + kTileN - 1) / kTileN * l.splits),
                        static_cast<unsigned>((a.m + F::kTokens - 1) / F::kTokens)),
-          .block = dim3(kThreads),
+          .block = dim3(F::kThreads),
           .shared_bytes = static_cast<size_t>(l.bytes),
           .cluster = l.splits * l.share},
          stream, weights, x, a, l);
@@ -711,10 +717,8 @@ void launch_mix(const GemvArgs& a, cudaStream_t stream) {
 template <Decode kD, int kSubs = 0, int kFolds = 0>
 void launch_tokens(const GemvArgs& a, cudaStream_t stream) {
   if (a.m <= 16) return launch_mix<Mix<kD, 16, kSubs, kFolds>>(a, stream);
-  // Sums of small groups, and 4-bit codes, beside sums of 128 tokens do not fit the registers.
-  constexpr bool kNarrow = kSubs > 1 || kD == Decode::kS4ToBf16;
-  if (a.m <= 64 || kNarrow) return launch_mix<Mix<kD, 64, kSubs, kFolds>>(a, stream);
-  if constexpr (!kNarrow) launch_mix<Mix<kD, 128, kSubs, kFolds>>(a, stream);
+  if (a.m <= 64) return launch_mix<Mix<kD, 64, kSubs, kFolds>>(a, stream);
+  launch_mix<Mix<kD, 128, kSubs, kFolds>>(a, stream);
 }
 template <Decode kD>
 void launch_groups(const GemvArgs& a, cudaStream_t stream) {

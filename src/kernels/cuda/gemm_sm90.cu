@@ -7,9 +7,10 @@
 //
 // Accumulation of e4m3: Hopper's tensor cores keep about 14 bits below the largest addend, so sums
 // of more than 128 products drift. By default every 128 of K are summed in a fresh accumulator and
-// added to float32 registers ("two-level"); half of the columns at a time, so that both fit the
-// register file while the other warp group keeps the tensor cores busy. fast_accum leaves out the
-// promotion; block scales are applied by it.
+// added to float32 registers ("two-level"). Both must fit the register file: tiles of 256 columns
+// take half of their columns at a time, those of 128 have room for two accumulators, of which one
+// is added while the tensor cores fill the other. fast_accum leaves out the promotion; block scales
+// are applied by it.
 #include <algorithm>
 
 #include "kernels/cuda/cuda_error.h"
@@ -43,6 +44,9 @@ struct Config {
   int n;      // columns of a tile
   int slots;  // chunks of a consumer's staging
   constexpr int chunks() const { return n / kChunkN; }
+  constexpr int part_columns() const {
+    return n == 256 ? 128 : n;
+  }  // summed for a promotion at once
   constexpr int stage_bytes() const { return (kBlockM + n) * kStageBytesK; }
   constexpr int staging_bytes() const { return kConsumerGroups * slots * kChunkBytes; }
   constexpr int column_bytes() const { return kConsumerGroups * n * 4; }
@@ -200,6 +204,7 @@ struct StageScales {
   uint32_t a[2], b[2];  // where rows lane / 4 and + 8, and the tile's two blocks of 128, begin
   int boundary;         // the tile's column where its second block begins
   float next_a[2], next_b[2];
+  float factor[C.n / kChunkN][2];  // of this stage: 64 columns each, rows lane / 4 and + 8
 
   __device__ StageScales(const Params& p, TileAt tile, int group) {
     if constexpr (C.sums == Sums::kBlocks) {
@@ -217,11 +222,53 @@ struct StageScales {
     }
   }
   __device__ void load(const Params& p, uint32_t k) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      next_a[i] = p.a_scale[a[i] + k];
+      next_b[i] = __ldg(p.b_scale + b[i] + k);
+    }
+  }
+  // Of stage k.
+  __device__ void take(const Params& p, int k) {
     if constexpr (C.sums == Sums::kBlocks) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        next_a[i] = p.a_scale[a[i] + k];
-        next_b[i] = __ldg(p.b_scale + b[i] + k);
+      for (int i = 0; i < C.n / kChunkN; ++i) {
+        const float column = i * kChunkN >= boundary ? next_b[1] : next_b[0];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) factor[i][r] = next_a[r] * column;
+      }
+      if (k + 1 < p.k_stages) load(p, static_cast<uint32_t>(k + 1));
+    }
+  }
+};
+
+// Products of a stage with some of the tile's columns, in an accumulator of their own.
+template <Config C>
+struct Part {
+  float sums[C.part_columns() / 2];
+
+  __device__ void start(const unsigned char* stage, int group, int first_column) {
+    const uint64_t a = matrix_descriptor(stage + group * 64 * kStageBytesK);
+    const uint64_t b = matrix_descriptor(stage + (kBlockM + first_column) * kStageBytesK);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kStageBytesK / kInstructionBytesK; ++i) {
+      multiply<C.elem>(sums, a + i * (kInstructionBytesK >> 4), b + i * (kInstructionBytesK >> 4),
+                       i > 0);
+    }
+    ptx::wgmma_commit();
+  }
+  // Once they are there.
+  __device__ void add_to(float (&all)[C.n / 2], int first_column, const StageScales<C>& scales) {
+    ptx::fence_registers(sums);
+#pragma unroll
+    for (int i = 0; i < C.part_columns() / 2; ++i) {
+      float& sum = all[first_column / 2 + i];
+      if constexpr (C.sums == Sums::kBlocks) {
+        const int column = first_column + i / 4 * 8;
+        sum = fmaf(sums[i], scales.factor[column / kChunkN][i / 2 % 2], sum);
+      } else {
+        sum += sums[i];
       }
     }
   }
@@ -234,42 +281,63 @@ __device__ void accumulate_promoted(float (&sums)[C.n / 2], const Params& p, uns
 #pragma unroll
   for (int i = 0; i < C.n / 2; ++i) sums[i] = 0;
   for (int k = 0; k < p.k_stages; ++k) {
-    const float row[2] = {scales.next_a[0], scales.next_a[1]};
-    const float column[2] = {scales.next_b[0], scales.next_b[1]};
-    if (k + 1 < p.k_stages) scales.load(p, k + 1);
+    scales.take(p, k);
     ptx::mbarrier_wait(&ring.full[ring.stage], ring.parity);
-    const unsigned char* at = stages + ring.stage * C.stage_bytes();
-    const uint64_t a = matrix_descriptor(at + group * 64 * kStageBytesK);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const uint64_t b = matrix_descriptor(at + (kBlockM + half * C.n / 2) * kStageBytesK);
-      float part[C.n / 4];
-      ptx::wgmma_fence();
-#pragma unroll
-      for (int i = 0; i < kStageBytesK / kInstructionBytesK; ++i) {
-        multiply<C.elem>(part, a + i * (kInstructionBytesK >> 4), b + i * (kInstructionBytesK >> 4),
-                         i > 0);
-      }
-      ptx::wgmma_commit();
+    for (int column = 0; column < C.n; column += C.part_columns()) {
+      Part<C> part;
+      part.start(stages + ring.stage * C.stage_bytes(), group, column);
       ptx::wgmma_wait<0>();
-      if (half == 1) release(ring, ring.stage);
-      if constexpr (C.sums == Sums::kBlocks) {
-        const float factor[2][2] = {{row[0] * column[0], row[1] * column[0]},
-                                    {row[0] * column[1], row[1] * column[1]}};
-#pragma unroll
-        for (int i = 0; i < C.n / 4; ++i) {
-          const int col = half * C.n / 2 + i / 4 * 8;
-          const bool second = col >= (C.n == 192 ? scales.boundary : 128);
-          float& sum = sums[half * (C.n / 4) + i];
-          sum = fmaf(part[i], second ? factor[1][i / 2 % 2] : factor[0][i / 2 % 2], sum);
-        }
-      } else {
-#pragma unroll
-        for (int i = 0; i < C.n / 4; ++i) sums[half * (C.n / 4) + i] += part[i];
-      }
+      if (column + C.part_columns() == C.n) release(ring, ring.stage);
+      part.add_to(sums, column, scales);
     }
     ring.advance();
   }
+}
+
+// The same with two accumulators: the products of a stage are under way while those of the stage
+// before it are added.
+template <Config C>
+__device__ void accumulate_in_turn(float (&sums)[C.n / 2], const Params& p, unsigned char* stages,
+                                   Ring<C.stages()>& ring, int group, StageScales<C> scales) {
+#pragma unroll
+  for (int i = 0; i < C.n / 2; ++i) sums[i] = 0;
+  Part<C> even, odd;
+  const auto start = [&](Part<C>& part) {
+    ptx::mbarrier_wait(&ring.full[ring.stage], ring.parity);
+    part.start(stages + ring.stage * C.stage_bytes(), group, 0);
+  };
+  const auto finish = [&](Part<C>& part, int stage) {
+    release(ring, stage);
+    part.add_to(sums, 0, scales);
+  };
+  // Adds stage k, after the next one has started.
+  const auto step = [&](Part<C>& now, Part<C>& next, int k) {
+    const int stage = ring.stage;
+    ring.advance();
+    start(next);
+    scales.take(p, k);
+    ptx::wgmma_wait<1>();
+    finish(now, stage);
+  };
+  const auto last = [&](Part<C>& now) {
+    scales.take(p, p.k_stages - 1);
+    ptx::wgmma_wait<0>();
+    finish(now, ring.stage);
+  };
+  start(even);
+  int k = 0;
+  for (; k + 2 < p.k_stages; k += 2) {
+    step(even, odd, k);
+    step(odd, even, k + 1);
+  }
+  if (k + 2 == p.k_stages) {
+    step(even, odd, k);
+    last(odd);
+  } else {
+    last(even);
+  }
+  ring.advance();
 }
 
 // What the epilogue of one tile needs. Scales are asked for before the sums, so that they are there
@@ -447,6 +515,8 @@ __device__ void consume(const Params& p, unsigned char* stages, const Staging<C>
     Acc sums[C.n / 2];
     if constexpr (C.sums == Sums::kPlain) {
       accumulate_plain<C>(sums, p, stages, ring, group);
+    } else if constexpr (C.n == 128) {
+      accumulate_in_turn<C>(sums, p, stages, ring, group, StageScales<C>(p, tile, group));
     } else {
       accumulate_promoted<C>(sums, p, stages, ring, group, StageScales<C>(p, tile, group));
     }
@@ -596,16 +666,18 @@ std::string gemm_sm90_why_not(const GemmArgs& args) {
 }
 
 // The widest tile wins where waves are full: time ~ waves x (columns + what a wave costs besides).
+// With promotion, 256 columns take 7 % more than their number says.
 int gemm_sm90_columns(const GemmArgs& args) {
   if (args.tile_columns > 0) return args.tile_columns;
   const int clusters = multiprocessors() / kCluster;
   const int tiles_m = (args.m + kBlockM * kCluster - 1) / (kBlockM * kCluster);
+  const bool promoted = args.elem == GemmElem::kE4M3 && !args.fast_accum && !args.block_scales;
   int best = 256;
   double least = 1e30;
   for (const int columns : {256, 192, 128}) {
     const int tiles = tiles_m * ((args.n + columns - 1) / columns);
     const double waves = (tiles + clusters - 1) / clusters;
-    const double cost = waves * (columns + 24);
+    const double cost = waves * (columns + 24) * (promoted && columns == 256 ? 1.07 : 1.0);
     if (cost < least) {
       least = cost;
       best = columns;

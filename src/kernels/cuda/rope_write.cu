@@ -2,6 +2,7 @@
 // where it belongs.
 #include <algorithm>
 #include <cfloat>
+#include <type_traits>
 
 #include "kernels/cuda/device_types.cuh"
 #include "kernels/cuda/kv_cache.cuh"
@@ -12,7 +13,7 @@
 namespace mantissa::cuda {
 namespace {
 
-constexpr int kThreadsMax = 512;
+constexpr int kThreadsMax = 384;
 constexpr int kHeadDimMax = 256;
 
 struct RopeArgs {
@@ -115,18 +116,19 @@ __device__ float2 scale_of(const Part<kRun, kRuns>& part, const Cache& c, int la
   return make_float2(scale, bad > 0 && c.kind != CellKind::kInt8 ? NAN : scale);
 }
 
-// One cell of the cache; `half`: K or V of the (page, head), `scale`: to divide codes by.
-template <class T, int kRun, int kRuns>
+// One cell of the cache of 8-bit codes where kCodes; `half`: K or V of the (page, head), `scale`:
+// to divide codes by.
+template <bool kCodes, class T, int kRun, int kRuns>
 __device__ void write_cell(const Part<kRun, kRuns>& part, const Cache& c, unsigned char* half,
                            int offset, float scale) {
-  const float inverse = 1.0f / scale;
+  const float inverse = kCodes ? 1.0f / scale : 1.0f;
 #pragma unroll
   for (int r = 0; r < kRuns; ++r) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int d = part.at[r][i];
       if (d < 0) continue;
-      if (c.kind == CellKind::kRunDtype) {
+      if constexpr (!kCodes) {
         Vector<T, kRun> out;
 #pragma unroll
         for (int e = 0; e < kRun; ++e) out.v[e] = from_f32<T>(part.value[r][i][e]);
@@ -146,8 +148,10 @@ __device__ void write_cell(const Part<kRun, kRuns>& part, const Cache& c, unsign
 }
 
 // Grid: tokens, parts of the heads (H of q, then KV of k, then KV of v).
-template <class T, int kRun, int kRuns>
-__global__ void __launch_bounds__(kThreadsMax)
+template <class T, int kRun, int kRuns, bool kCodes>
+__global__ void __launch_bounds__(kThreadsMax, kRuns > 1 ? 1
+                                               : kCodes  ? 3
+                                                         : 4)
     rope_write_kernel__any(T* qkv, int64_t stride, RopeArgs a, Cache c) {
   __shared__ float2 turn[kHeadDimMax / 2];
   const int heads = a.heads + 2 * c.kv_heads;
@@ -175,14 +179,14 @@ __global__ void __launch_bounds__(kThreadsMax)
     if (inside && !is_v) rotate(part, head_at(head), a.half, turn);
     float scale = is_v ? c.v_scale : c.k_scale;
     const int kv_head = head - a.heads - (is_v ? c.kv_heads : 0);
-    if (c.kind != CellKind::kRunDtype && c.scaled) {
+    if (kCodes && c.scaled) {
       const float2 online = scale_of(part, c, a.lanes);
       scale = online.x;
       if (inside && head >= a.heads && lane == 0)
         *scale_at(c, page, offset, kv_head, is_v) = online.y;
     }
     if (inside && head >= a.heads)
-      write_cell<T>(part, c, half_at(c, page, kv_head, is_v), offset, scale);
+      write_cell<kCodes, T>(part, c, half_at(c, page, kv_head, is_v), offset, scale);
   }
 }
 
@@ -225,12 +229,18 @@ void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params,
     const LaunchShape shape{
         .grid = dim3(static_cast<unsigned>(batch.tokens), static_cast<unsigned>(parts)),
         .block = dim3(static_cast<unsigned>(threads))};
-    launch("launching rope_write",
-           run == 8   ? rope_write_kernel__any<T, kMost, 1>
-           : run == 4 ? rope_write_kernel__any<T, 4, 1>
-                      : rope_write_kernel__any<T, 1, 4>,
-           shape, cuda_queue(queue).stream.get(), reinterpret_cast<T*>(qkv.data), qkv.stride, args,
-           cache_of(kv));
+    const Cache cache = cache_of(kv);
+    const auto with = [&](auto codes) {
+      constexpr bool kCodes = decltype(codes)::value;
+      launch("launching rope_write",
+             run == 8   ? rope_write_kernel__any<T, kMost, 1, kCodes>
+             : run == 4 ? rope_write_kernel__any<T, 4, 1, kCodes>
+                        : rope_write_kernel__any<T, 1, 4, kCodes>,
+             shape, cuda_queue(queue).stream.get(), reinterpret_cast<T*>(qkv.data), qkv.stride,
+             args, cache);
+    };
+    if (cache.kind == CellKind::kRunDtype) return with(std::false_type{});
+    with(std::true_type{});
   });
 }
 
