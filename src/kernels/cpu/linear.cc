@@ -220,6 +220,9 @@ void describe_output(View out, const Epilogue& e, LinearArgs& args) {
 }
 
 void describe_scales(const QuantizedActivation& codes, const PackedLayout& l, LinearArgs& args) {
+  args.x_nvfp4 = has_folded_scales(codes.spec) && *codes.spec.elem == kE2M1 &&
+                 codes.spec.block.cols == 16 && l.grouped && l.group == 16 &&
+                 l.scale_form == Form::kE4m3 && l.bits == 4;
   if (folds_scales(codes)) {
     if (codes.spec.global_scale) args.x_scales = codes.global_scale;
   } else if (l.grouped && codes.scales.cols > 1) {

@@ -74,6 +74,7 @@ struct LinearArgs {
   int64_t x_scale_stride = 0;
   const float* x_group_scales = nullptr;  // [M, groups] beside those of the weight, or none
   int64_t x_group_stride = 0;
+  bool x_nvfp4 = false;  // x and the weight are e2m1 times e4m3 scales of the same groups of 16
 
   // ---- integers (linear_int.inc): what the zero points take away. Parts are groups, or chunks of
   // kIntChunk inputs where there are none.
