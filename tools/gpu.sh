@@ -58,11 +58,19 @@ unpack() {
   place=$(mktemp -d)
   tar -C "$place" -xJf out/gpu/programs.tar.xz
   bin=$place/bin
+  # PyTorch's cuBLASLt, where the toolkit has none: gemm_bench's peer.
+  LD_LIBRARY_PATH=$(python3 -c 'import nvidia, os
+for p in nvidia.__path__:
+    for d in os.listdir(p):
+        print(os.path.join(p, d, "lib"), end=":")' 2>/dev/null || true)/usr/local/cuda/lib64
+  export LD_LIBRARY_PATH
 }
 
-# sanitize TOOL FILTER: compute-sanitizer over those tests; its summary on standard output.
+# sanitize TOOL FILTER: compute-sanitizer over those tests; its summary on standard output. The
+# tool's table of mbarriers is too small for kernels with rings of them unless told.
 sanitize() {
-  timeout 75 compute-sanitizer --error-exitcode 1 --tool "$1" "$bin/test_cuda" --gtest_filter="$2" \
+  timeout 100 compute-sanitizer --error-exitcode 1 --tool "$1" --num-cuda-barriers 256 \
+    "$bin/test_cuda" --gtest_filter="$2" \
     >"$results/$1.log" 2>&1 || status=1
   printf '%s %s: %s\n' "$1" "$2" "$(grep SUMMARY "$results/$1.log" | tail -1)"
 }
@@ -94,9 +102,13 @@ run_tests() {
 
 run_benches() {
   unpack
-  for bench in gemv_bench attention_bench gemm_bench; do
-    timeout 170 "$bin/$bench" | tee "$results/$bench.jsonl"
+  for bench in gemm_bench attention_bench gemv_bench; do
+    timeout 130 "$bin/$bench" | tee "$results/$bench.jsonl"
   done
+  timeout 60 "$bin/mantissa" bench roofline --device cuda --json | tee "$results/roofline.jsonl"
+  if python3 -c 'import torch' 2>/dev/null; then
+    timeout 60 python3 tools/gemm_peers.py | tee "$results/gemm_peers.jsonl"
+  fi
 }
 
 case ${1:-} in
