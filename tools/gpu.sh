@@ -82,7 +82,8 @@ run_tests() {
     >"$results/test_cuda.log" 2>&1 || status=1
   tail -25 "$results/test_cuda.log"
   sanitize memcheck 'AttentionCuda.*:LinearExactCuda.*:BlockRowsCuda.*:RowsCuda.*'
-  sanitize racecheck 'AttentionCuda.OneOfEach:AttentionCuda.SelectsOneKeyExactly:LinearExactCuda.*'
+  one=AttentionCuda.OneOfEach:AttentionCuda.PrefillDecodeAndBoth:AttentionCuda.SelectsOneKeyExactly
+  sanitize racecheck "$one:LinearExactCuda.*"
   model=models/wiki-6m
   head -c 60000 README.md >"$place/text"
   if [ -d /tmp/mantissa-model/model ]; then
