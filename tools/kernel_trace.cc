@@ -1,7 +1,7 @@
 // A library that CUDA loads into any program (CUDA_INJECTION64_PATH) and that records every kernel
-// with CUPTI, inside graphs too. At exit it writes to $KERNEL_TRACE one JSON line a kind of kernel
-// (name, grid, count, mean and sum in us), then as many launches in a row as $KERNEL_TRACE_ROWS
-// says, the last of the run: start of each after the first, duration.
+// and copy with CUPTI, inside graphs too. At exit it writes to $KERNEL_TRACE one JSON line a kind
+// of kernel (name, grid, count, mean and sum in us), then as many launches in a row as
+// $KERNEL_TRACE_ROWS says, the last of the run: start of each after the first, duration.
 //   g++ -O2 -std=c++20 -shared -fPIC -I$CUDA/include tools/kernel_trace.cc -o libkernel_trace.so
 //       -L$CUDA/lib64 -lcupti
 #include <cupti.h>
@@ -30,6 +30,8 @@ struct Trace {
   std::map<std::string, int> ids;
   std::vector<std::string> names;
   std::vector<Record> records;
+
+  int id_of(const char* name);
 };
 Trace& trace() {
   static auto* one = new Trace;  // outlives every thread that delivers buffers
@@ -54,6 +56,12 @@ std::string readable(const char* mangled) {
   return name;
 }
 
+int Trace::id_of(const char* name) {
+  const auto [at, is_new] = ids.try_emplace(name, static_cast<int>(names.size()));
+  if (is_new) names.push_back(readable(name));
+  return at->second;
+}
+
 void CUPTIAPI request(uint8_t** buffer, size_t* size, size_t* max_records) {
   *buffer = static_cast<uint8_t*>(std::aligned_alloc(16, kBufferBytes));
   *size = kBufferBytes;
@@ -65,11 +73,13 @@ void CUPTIAPI complete(CUcontext, uint32_t, uint8_t* buffer, size_t, size_t vali
   const std::lock_guard lock(t.mutex);
   CUpti_Activity* record = nullptr;
   while (cuptiActivityGetNextRecord(buffer, valid, &record) == CUPTI_SUCCESS) {
-    if (record->kind != CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) continue;
-    const auto* k = reinterpret_cast<const CUpti_ActivityKernel9*>(record);
-    const auto [at, is_new] = t.ids.try_emplace(k->name, static_cast<int>(t.names.size()));
-    if (is_new) t.names.push_back(readable(k->name));
-    t.records.push_back({k->start, k->end, at->second, {k->gridX, k->gridY, k->gridZ}});
+    if (record->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
+      const auto* k = reinterpret_cast<const CUpti_ActivityKernel9*>(record);
+      t.records.push_back({k->start, k->end, t.id_of(k->name), {k->gridX, k->gridY, k->gridZ}});
+    } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMCPY) {
+      const auto* c = reinterpret_cast<const CUpti_ActivityMemcpy5*>(record);
+      t.records.push_back({c->start, c->end, t.id_of("copy"), {static_cast<int>(c->bytes), 1, 1}});
+    }
   }
   std::free(buffer);
 }
@@ -122,7 +132,9 @@ void write_trace() {
 
 extern "C" int InitializeInjection() {
   if (cuptiActivityRegisterCallbacks(request, complete) != CUPTI_SUCCESS) return 0;
-  if (cuptiActivityEnable(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) != CUPTI_SUCCESS) return 0;
+  for (const auto kind : {CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL, CUPTI_ACTIVITY_KIND_MEMCPY}) {
+    if (cuptiActivityEnable(kind) != CUPTI_SUCCESS) return 0;
+  }
   std::atexit(write_trace);
   return 1;
 }

@@ -16,7 +16,9 @@ namespace mantissa::cuda {
 namespace {
 
 constexpr unsigned kAll = 0xffffffffu;
-constexpr int kChunkThreads = 256, kChunkEach = 8, kChunk = kChunkThreads * kChunkEach;
+constexpr int kChunkThreads = 256;
+// Tokens of a chunk that a thread takes: many blocks for few rows, few merges for many.
+constexpr int kEachFew = 8, kEachMany = 32, kRowsFew = 8;
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
 constexpr int kBinBits = 11, kBins = 1 << kBinBits, kIdBits = 19;
 constexpr int kListMax = 1024;
@@ -42,16 +44,22 @@ __device__ Maxima merge(const Maxima& a, const Maxima& b) {
   return {better(a.best, b.best), min(a.bad, b.bad), a.all_minus & b.all_minus,
           a.out_of_range | b.out_of_range, 0};
 }
-__device__ Maxima shuffled(const Maxima& m, int step) {
-  return {{__shfl_xor_sync(kAll, m.best.logit, step), __shfl_xor_sync(kAll, m.best.id, step)},
-          __shfl_xor_sync(kAll, m.bad, step),
-          __shfl_xor_sync(kAll, m.all_minus, step),
-          __shfl_xor_sync(kAll, m.out_of_range, step),
-          0};
+// Ascending where logits descend; -0 is 0.
+__device__ uint32_t descending(float logit) {
+  const uint32_t bits = __float_as_uint(logit + 0.0f);
+  return bits >> 31 != 0 ? bits : ~(bits | 0x80000000u);
 }
-__device__ Maxima warp_merge(Maxima m) {
-  for (int step = 16; step > 0; step /= 2) m = merge(m, shuffled(m, step));
-  return m;
+__device__ float logit_at(uint32_t order) {
+  return __uint_as_float(order >> 31 != 0 ? order : ~order & 0x7fffffffu);
+}
+__device__ Maxima warp_merge(const Maxima& m) {
+  const uint32_t mine = descending(m.best.logit), first = __reduce_min_sync(kAll, mine);
+  const int32_t id = __reduce_min_sync(kAll, mine == first ? m.best.id : INT_MAX);
+  return {{logit_at(first), id},
+          __reduce_min_sync(kAll, m.bad),
+          __all_sync(kAll, m.all_minus),
+          __any_sync(kAll, m.out_of_range),
+          0};
 }
 constexpr Maxima kNothing = {{-INFINITY, INT_MAX}, INT_MAX, 1, 0, 0};
 
@@ -82,22 +90,24 @@ __device__ Row row_of(const SampleCall& call, int r, const StepSequence& q) {
           .factor = 0};
 }
 
+template <int kEach>
 __global__ void row_maxima(SampleCall call, Maxima* out) {
-  __shared__ Maxima partial[kChunkThreads / 32];
+  constexpr int kChunk = kChunkThreads * kEach, kPartials = kChunkThreads / 32;
+  __shared__ Maxima partial[kPartials];
   ptx::grid_dependency_launch();
   ptx::grid_dependency_wait();
   const StepSequence& q = owner_of(call, blockIdx.y);
   const Row row = row_of(call, blockIdx.y, q);
   const int begin = blockIdx.x * kChunk, end = min(row.n, begin + kChunk);
-  float raw[kChunkEach];  // all loads are under way before the first value is looked at
+  float raw[kEach];  // all loads are under way before the first value is looked at
 #pragma unroll
-  for (int k = 0; k < kChunkEach; ++k) {
+  for (int k = 0; k < kEach; ++k) {
     const int i = begin + k * kChunkThreads + static_cast<int>(threadIdx.x);
     raw[k] = i < end ? row.logits[i] : -INFINITY;
   }
   Maxima m = kNothing;
 #pragma unroll
-  for (int k = 0; k < kChunkEach; ++k) {
+  for (int k = 0; k < kEach; ++k) {
     const int i = begin + k * kChunkThreads + static_cast<int>(threadIdx.x);
     const float v = row.seen != nullptr && i < end && sampling::seen(row.seen, i)
                         ? sampling::penalized(raw[k], row.penalty)
@@ -110,21 +120,15 @@ __global__ void row_maxima(SampleCall call, Maxima* out) {
   m = warp_merge(m);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = m;
   __syncthreads();  // every warp's part is there
-  if (threadIdx.x != 0) return;
-  for (int w = 1; w < kChunkThreads / 32; ++w) m = merge(m, partial[w]);
-  out[blockIdx.y * gridDim.x + blockIdx.x] = m;
+  if (threadIdx.x >= 32) return;
+  m = kNothing;
+  if (threadIdx.x < kPartials) m = partial[threadIdx.x];
+  m = warp_merge(m);
+  if (threadIdx.x == 0) out[blockIdx.y * gridDim.x + blockIdx.x] = m;
 }
 
 // ---- selection by count or by mass
 
-// Ascending where logits descend; -0 is 0.
-__device__ uint32_t descending(float logit) {
-  const uint32_t bits = __float_as_uint(logit + 0.0f);
-  return bits >> 31 != 0 ? bits : ~(bits | 0x80000000u);
-}
-__device__ float logit_at(uint32_t order) {
-  return __uint_as_float(order >> 31 != 0 ? order : ~order & 0x7fffffffu);
-}
 // Position in the order of (logit descending, id ascending).
 __device__ uint64_t order_of(uint32_t logit_order, int id) {
   return uint64_t{logit_order} << kIdBits | static_cast<uint32_t>(id);
@@ -442,10 +446,12 @@ void sample(const SampleCall& call, Queue* queue) {
   if (call.logits.rows == 0) return;
   CudaQueue& q = cuda_queue(queue);
   const auto rows = static_cast<unsigned>(call.logits.rows);
-  const auto chunks = static_cast<unsigned>((call.logits.cols + kChunk - 1) / kChunk);
+  const bool few = rows <= kRowsFew;
+  const int64_t chunk = kChunkThreads * (few ? kEachFew : kEachMany);
+  const auto chunks = static_cast<unsigned>((call.logits.cols + chunk - 1) / chunk);
   auto* maxima =
       reinterpret_cast<Maxima*>(q.scratch(static_cast<int64_t>(sizeof(Maxima)) * rows * chunks));
-  launch("launching row_maxima", row_maxima,
+  launch("launching row_maxima", few ? row_maxima<kEachFew> : row_maxima<kEachMany>,
          {.grid = dim3(chunks, rows), .block = dim3(kChunkThreads)}, q.stream.get(), call, maxima);
   launch("launching pick", pick, {.grid = dim3(rows), .block = dim3(kThreads)}, q.stream.get(),
          call, maxima, static_cast<int>(chunks));
