@@ -39,6 +39,7 @@ constexpr Kind kKinds[] = {
     {"int4_weight_only", GemvWeight::kS4, GemvInput::kRun, 4, 128},
     {"int4_weight_only:g32", GemvWeight::kS4, GemvInput::kRun, 4, 32},
     {"int4_fp8", GemvWeight::kS4, GemvInput::kE4M3, 4, 128},
+    {"fp8_block", GemvWeight::kE4M3Tiles, GemvInput::kE4M3, 8, 128},
 };
 struct Shape {
   int n, k;
@@ -79,6 +80,7 @@ GemmArgs gemm_args(const GemvArgs& a) {
           .k = a.k};
 }
 std::string gemm_why_not(const GemvArgs& a) {
+  if (a.weight == GemvWeight::kE4M3Tiles) return "scales of groups";
   const bool same =
       a.weight == GemvWeight::kRun || (a.weight == GemvWeight::kS8) == (a.input == GemvInput::kS8);
   if (a.weight == GemvWeight::kS4 || !same ||
@@ -120,19 +122,20 @@ Array device_array(int64_t bytes, bool values) {
 // ---- one linear
 
 struct Tuning {
-  int stages = 0, piece = 0, shared_kib = 0;
+  int stages = 0, piece = 0, shared_kib = 0, in_flight = 0;
 };
 
 void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuning& tuning) {
   const int64_t row_bytes = int64_t{s.k} * kind.bits / 8;
+  const bool tiles = kind.weight == GemvWeight::kE4M3Tiles;
   const int64_t scale_bytes =
-      kind.group > 0 ? int64_t{s.n} * (s.k / kind.group) * 2 : int64_t{s.n} * 4;
+      kind.group > 0 ? int64_t{s.n} * (s.k / kind.group) * (tiles ? 4 : 2) : int64_t{s.n} * 4;
   const int64_t bytes = row_bytes * s.n + (kind.bits == 16 ? 0 : scale_bytes);
   const int sets = static_cast<int>(std::clamp<int64_t>((int64_t{160} << 20) / bytes + 1, 2, 24));
   std::vector<Array> weights;
   for (int i = 0; i < sets; ++i) weights.push_back(device_array(row_bytes * s.n, kind.bits == 16));
   const Array scales = device_array(scale_bytes * kLaunches, true);
-  const Array x = device_array(int64_t{m} * s.k * 2, true), x_scale = device_array(4096, true);
+  const Array x = device_array(int64_t{m} * s.k * 2, true), x_scale = device_array(4096 * 4, true);
   const Array out = device_array(int64_t{m} * s.n * 2, true);
   GemvArgs args{.weight = kind.weight,
                 .input = kind.input,
@@ -145,7 +148,9 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
                 .x_scale = kind.input == GemvInput::kRun
                                ? nullptr
                                : reinterpret_cast<const float*>(x_scale.get()),
-                .x_scale_stride = m <= 1024 ? 1 : 0,
+                .x_scale_stride = tiles       ? s.k / kind.group
+                                  : m <= 1024 ? 1
+                                              : 0,
                 .out = out.get(),
                 .out_stride = s.n,
                 .m = m,
@@ -153,7 +158,8 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
                 .k = s.k,
                 .stages = tuning.stages,
                 .piece = tuning.piece,
-                .shared_kib = tuning.shared_kib};
+                .shared_kib = tuning.shared_kib,
+                .in_flight = tuning.in_flight};
   const std::string why_not = kernel.why_not(args);
   if (!why_not.empty()) return;  // not a kernel for these
   cudaStream_t stream;
@@ -167,11 +173,12 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
   });
   std::printf(
       "{\"kernel\":\"%s\",\"scheme\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d,\"stages\":%d,\"piece\":%d,"
-      "\"shared_kib\":%d,\"p10_us\":%.2f,\"p50_us\":%.2f,\"p90_us\":%.2f,\"gb_per_s\":%.0f,"
+      "\"shared_kib\":%d,\"in_flight\":%d,\"p10_us\":%.2f,\"p50_us\":%.2f,"
+      "\"p90_us\":%.2f,\"gb_per_s\":%.0f,"
       "\"percent\":"
       "%.1f,\"tflops\":%.1f}\n",
-      kernel.name, kind.name, m, s.n, s.k, tuning.stages, tuning.piece, tuning.shared_kib, us.p10,
-      us.p50, us.p90, static_cast<double>(bytes) / us.p50 * 1e-3,
+      kernel.name, kind.name, m, s.n, s.k, tuning.stages, tuning.piece, tuning.shared_kib,
+      tuning.in_flight, us.p10, us.p50, us.p90, static_cast<double>(bytes) / us.p50 * 1e-3,
       static_cast<double>(bytes) / us.p50 * 1e-3 / g_read_gb_s * 100,
       2.0 * m * s.n * s.k / us.p50 * 1e-6);
   std::fflush(stdout);
@@ -217,9 +224,11 @@ void run_mixed() {
   }
 }
 void run_sweep() {
-  for (const Kind& kind : {kKinds[0], kKinds[1], kKinds[4], kKinds[5]}) {
+  for (const Kind& kind : kKinds) {
     for (const Shape& s : kShapes) {
-      for (const int stages : {2, 3, 4, 5, 6}) time_one(kSm90, kind, s, 1, {stages, 2048, 0});
+      for (const int m : {1, 8})
+        for (const int in_flight : {1, 2, 3, 4, 6})
+          time_one(kSm90, kind, s, m, {.in_flight = in_flight});
     }
   }
 }
@@ -335,7 +344,8 @@ void time_chain(const char* name, int m) {
 
 void run_chain() {
   for (const char* name : {"bf16", "ptpc_fp8", "fp8", "fp8_weight_only", "int8", "int8_weight_only",
-                           "int4_weight_only", "int4_weight_only:g32"})
+                           "int4_weight_only", "int4_weight_only:g32", "fp8_block",
+                           "mxfp4_weight_only", "nvfp4_weight_only"})
     time_chain(name, 1);
   for (const int m : {2, 4, 8, 16, 32, 64, 128, 256})
     for (const char* name : {"bf16", "ptpc_fp8", "int8", "int8_weight_only", "int4_weight_only"})

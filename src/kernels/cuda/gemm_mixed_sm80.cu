@@ -24,7 +24,8 @@ __device__ void stage_line(const GemvArgs& a, const Plan& p, unsigned char* to, 
     if (a.input == GemvInput::kRun && (whole || !in)) {
       ptx::copy_async(at, x + (in ? (m * a.x_stride + k) * 2 : 0), in ? 16 : 0);
     } else if (a.input == GemvInput::kE4M3 && whole && in) {
-      *reinterpret_cast<uint4*>(at) = decode_unit(x + m * a.x_stride + k);
+      *reinterpret_cast<uint4*>(at) =
+          decode_unit(*reinterpret_cast<const uint2*>(x + m * a.x_stride + k));
     } else {
       *reinterpret_cast<uint4*>(at) = in ? gather_unit<T>(a, m, k) : uint4{0, 0, 0, 0};
     }
@@ -155,6 +156,7 @@ void launch_values(const GemvArgs& a, cudaStream_t stream) {
 
 std::string gemm_mixed_sm80_why_not(const GemvArgs& a) {
   if (a.weight == GemvWeight::kS8 && a.input == GemvInput::kS8) return "int8 codes on both sides";
+  if (a.weight == GemvWeight::kE4M3Tiles) return "scales of groups on both sides";
   return weights_why_not(a);
 }
 

@@ -732,6 +732,7 @@ void launch_groups(const GemvArgs& a, cudaStream_t stream) {
 std::string gemm_rows_sm90_why_not(const GemvArgs& a) {
   const bool codes = a.input != GemvInput::kRun;
   if (a.run_is_f16) return "f16";
+  if (a.weight == GemvWeight::kE4M3Tiles) return "scales of groups on both sides";
   if (a.weight == GemvWeight::kS4 && codes) return "4-bit weights against codes";
   if (codes && (a.input == GemvInput::kS8) != (a.weight == GemvWeight::kS8))
     return "codes of two kinds";
@@ -768,6 +769,8 @@ void gemm_rows__sm90(const GemvArgs& a, cudaStream_t stream) {
                    : launch_tokens<Decode::kS8ToBf16>(a, stream);
     case GemvWeight::kS4:
       return launch_groups<Decode::kS4ToBf16>(a, stream);
+    case GemvWeight::kE4M3Tiles:  // refused above
+      return;
     case GemvWeight::kS8Groups:
       return launch_groups<Decode::kS8ToBf16>(a, stream);
     case GemvWeight::kE4M3Groups:

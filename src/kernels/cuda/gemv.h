@@ -11,10 +11,11 @@
 namespace mantissa::cuda {
 
 enum class GemvWeight : uint8_t {
-  kRun,   // the run dtype (bf16 or f16)
-  kE4M3,  // scale per row
-  kS8,    // scale per row
-  kS4,    // scales (and zero points) per group of K, bf16; also integers of fewer bits
+  kRun,        // the run dtype (bf16 or f16)
+  kE4M3,       // scale per row
+  kS8,         // scale per row
+  kS4,         // scales (and zero points) per group of K, bf16; also integers of fewer bits
+  kE4M3Tiles,  // float32 scales per group of 128 of K on both sides (gemv__sm90 alone)
   // gemm_rows__sm90 alone:
   kS8Groups,    // 5 to 8 bits, scales (and zero points) per group of 32, 64 or multiples of 128
   kE4M3Groups,  // bf16 scales per group of 32 that multiply the codes (MX)
@@ -57,6 +58,7 @@ struct GemvArgs {
   // 0: picked by shape. Benchmarks set them.
   int warps = 0;                              // of a block (sm_80)
   int stages = 0, piece = 0, shared_kib = 0;  // of the ring (sm_90)
+  int in_flight = 0;                          // stages
 };
 constexpr int kGemvRowsMax = 8;
 

@@ -139,26 +139,6 @@ void launch_format(const GemvArgs& a, cudaStream_t stream) {
          stream, a, p);
 }
 
-template <class T, int kSubs>
-void launch_zeros(const GemvArgs& a, cudaStream_t stream) {
-  if (a.w_zero != nullptr) return launch_format<Format<GemvWeight::kS4, T, kSubs, true>>(a, stream);
-  launch_format<Format<GemvWeight::kS4, T, kSubs, false>>(a, stream);
-}
-template <class T>
-void launch_groups(const GemvArgs& a, cudaStream_t stream) {
-  if (a.group_cols == 32) return launch_zeros<T, 4>(a, stream);
-  if (a.group_cols == 64) return launch_zeros<T, 2>(a, stream);
-  launch_zeros<T, 1>(a, stream);
-}
-// Codes against codes are multiplied as f16.
-template <class T>
-void launch_values(const GemvArgs& a, cudaStream_t stream) {
-  if (a.weight == GemvWeight::kRun) launch_format<Format<GemvWeight::kRun, T>>(a, stream);
-  if (a.weight == GemvWeight::kE4M3) launch_format<Format<GemvWeight::kE4M3, T>>(a, stream);
-  if (a.weight == GemvWeight::kS8) launch_format<Format<GemvWeight::kS8, T>>(a, stream);
-  if (a.weight == GemvWeight::kS4) launch_groups<T>(a, stream);
-}
-
 }  // namespace
 
 std::string weights_why_not(const GemvArgs& a) {
@@ -176,11 +156,14 @@ int64_t gemv_input_bytes(const GemvArgs& a) {
   const int64_t line_bytes = a.weight == GemvWeight::kS4                ? 512
                              : a.weight == GemvWeight::kRun || integers ? 128
                                                                         : 256;
-  const int64_t subs = a.weight != GemvWeight::kS4 ? 0 : std::max(1, 128 / a.group_cols);
+  const int64_t subs = a.weight == GemvWeight::kS4          ? std::max(1, 128 / a.group_cols)
+                       : a.weight == GemvWeight::kE4M3Tiles ? 1
+                                                            : 0;
   return a.m * (lines * line_bytes + 64) + lines * 2 * subs * kGemvRowsMax * 4;
 }
 std::string gemv_sm80_why_not(const GemvArgs& a) {
   if (a.m > kGemvRowsMax) return "more than 8 rows";
+  if (a.weight == GemvWeight::kE4M3Tiles) return "scales of groups on both sides";
   if (gemv_input_bytes(a) + 2 * kWarpsMax * a.m * kRows * 4 > shared_max())
     return "the activations do not fit in shared memory";
   return weights_why_not(a);
@@ -188,13 +171,7 @@ std::string gemv_sm80_why_not(const GemvArgs& a) {
 
 void gemv__sm80(const GemvArgs& a, cudaStream_t stream) {
   if (a.m == 0 || a.n == 0) return;
-  if (a.weight == GemvWeight::kS8 && a.input == GemvInput::kS8) {
-    launch_format<Format<GemvWeight::kS8, int8_t>>(a, stream);
-  } else if (a.input != GemvInput::kRun || a.run_is_f16) {
-    launch_values<__half>(a, stream);
-  } else {
-    launch_values<__nv_bfloat16>(a, stream);
-  }
+  with_format(a, [&](auto format) { launch_format<decltype(format)>(a, stream); });
 }
 
 }  // namespace mantissa::cuda

@@ -2,6 +2,7 @@
 // before the kernel that makes x has ended: the memory does not idle between kernels.
 // docs/kernels/cuda-gemv.md.
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/quantize_row.cuh"
@@ -18,32 +19,195 @@ constexpr int kLimbColsMax = 32768;  // longer rows take too much shared memory 
 
 // Where a kernel keeps what it makes of x but x itself.
 struct Staged {
-  uint32_t amax[kMultiplyWarps];
-  float x_scale;
+  uint32_t amax[kMultiplyWarps];  // as bits of float32; of a warp (limbs), or of a token
+  float x_scale[kGemvRowsMax];
 };
+static_assert(kMultiplyWarps >= kGemvRowsMax);
 
-// The only token, of bf16, as limbs: read twice, for its largest magnitude first.
+constexpr int kScaledMax = 2;  // tokens; with more of them x takes longer than decoding saves
+
+// Formats whose operands are f16 take bf16 activations too, each token times a power of two that
+// brings its largest magnitude between 2^14 and 2^15: exact from 2^-31 of that on. 8-bit codes turn
+// into f16 in half the instructions that bf16 takes.
+template <class F>
+inline constexpr bool kTakesScaled = std::is_same_v<typename F::Value, __half> &&
+                                     (F::kWeight == GemvWeight::kE4M3 ||
+                                      F::kWeight == GemvWeight::kS8);
+struct HalfScale {
+  float result, inverse;  // results are multiplied by the first, x by the second
+};
+// A token that is not finite gives NaN.
+__device__ inline HalfScale half_scale(uint32_t amax) {
+  if (amax >= 0x7f800000u) return {__uint_as_float(0x7fffffffu), 0};
+  const uint32_t exponent = max(amax >> 23, 15u);  // so that both are normal
+  return {__uint_as_float((exponent - 14) << 23), __uint_as_float((268 - exponent) << 23)};
+}
+
+// ---- activations into shared memory. Every launch meets this code cold, while the ring's loads
+// keep the memory busy: it is short, and asks for all of x before it looks at any of it.
+
+// Tokens dealt out to the warps: run(token, unit, step), the lane's units are `step` apart. A warp
+// has one token at most.
+template <class Run>
+__device__ void each_token(int tokens, const Run& run) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, each = kMultiplyWarps / tokens;
+  if (warp / each < tokens)
+    run(warp / each, warp % each * 32 + static_cast<int>(threadIdx.x) % 32, each * 32);
+}
+
+// x as it is, [m][token_bytes], zeros beyond K; e4m3 codes to the second half of their token.
+template <class F>
+__device__ void copy_input(const GemvArgs& a, int units, int token_bytes, unsigned char* x) {
+  const bool codes = a.input == GemvInput::kE4M3;
+  const int elem = codes || F::kIntegers ? 1 : 2;
+  each_token(a.m, [&](int m, int first, int step) {
+    const unsigned char* from = static_cast<const unsigned char*>(a.x) + m * a.x_stride * elem;
+    unsigned char* to = x + m * token_bytes + (codes ? units * 8 : 0);
+    for (int at = first * 16; at < (codes ? units * 8 : units * 16); at += step * 16) {
+      const bool in = at < a.k * elem;
+      ptx::copy_async(to + at, in ? from + at : from, in ? 16 : 0);
+    }
+  });
+  ptx::copy_commit();
+  ptx::copy_wait<0>();
+  ptx::named_barrier(1, kMultiplyThreads);  // all of x is there
+}
+
+// e4m3 codes in the second half of a token -> f16, in place: a unit's values only overwrite codes
+// of units that are not after it.
+__device__ inline void expand_codes(int tokens, int units, int token_bytes, unsigned char* x) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, each = kMultiplyWarps / tokens;
+  unsigned char* token = x + warp / each * token_bytes;
+  const bool mine = warp / each < tokens;
+  for (int base = 0; base < units; base += each * 32) {
+    const int u = base + warp % each * 32 + static_cast<int>(threadIdx.x) % 32;
+    uint2 codes{};
+    if (mine && u < units) codes = *reinterpret_cast<const uint2*>(token + units * 8 + u * 8);
+    ptx::named_barrier(1, kMultiplyThreads);  // codes of these units are read
+    if (mine && u < units) *reinterpret_cast<uint4*>(token + u * 16) = decode_unit(codes);
+  }
+}
+
+// bf16 -> f16 in place.
+__device__ inline void scale_input(int tokens, int units, int token_bytes, unsigned char* x,
+                                   Staged& staged) {
+  const auto unit = [&](int m, int u) {
+    return reinterpret_cast<uint4*>(x + m * token_bytes + u * 16);
+  };
+  each_token(tokens, [&](int m, int first, int step) {
+    uint32_t amax = 0;
+#pragma unroll 2
+    for (int u = first; u < units; u += step) amax = max(amax, amax_bits(*unit(m, u)));
+    amax = __reduce_max_sync(0xffffffffu, amax);
+    if (threadIdx.x % 32 == 0) atomicMax(&staged.amax[m], amax);
+  });
+  ptx::named_barrier(1, kMultiplyThreads);  // every token's maximum is there
+  each_token(tokens, [&](int m, int first, int step) {
+    const HalfScale s = half_scale(staged.amax[m]);
+    if (first == 0) staged.x_scale[m] = s.result;
+#pragma unroll 2
+    for (int u = first; u < units; u += step) {
+      float v[8];
+      unpack<__nv_bfloat16>(v, *unit(m, u));
+#pragma unroll
+      for (float& value : v) value *= s.inverse;
+      *unit(m, u) = pack<__half>(v);
+    }
+  });
+}
+
+// Sums of x over the groups of int4 codes, as stage_input leaves them.
+template <class F>
+__device__ void sum_groups(int tokens, int units, int token_bytes, const unsigned char* x,
+                           float* x_sums) {
+  constexpr int kLanes = 16 / F::kSubs;  // of 8 values each: a group
+  each_token(tokens, [&](int m, int first, int step) {
+#pragma unroll 2
+    for (int u = first; u < units; u += step) {
+      float sum = sum_of_unit<typename F::Value>(
+          *reinterpret_cast<const uint4*>(x + m * token_bytes + u * 16));
+#pragma unroll
+      for (int apart = kLanes / 2; apart > 0; apart /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, apart);
+      if (u % kLanes == 0) x_sums[u / kLanes * kGemvRowsMax + m] = sum;
+    }
+  });
+}
+
+// Scales of x in tiles, [block of K][8 tokens].
+__device__ inline void copy_scales(const GemvArgs& a, const Plan& p, float* scales) {
+  each_token(a.m, [&](int m, int first, int step) {
+    for (int b = first; b < p.lines * 2; b += step) {
+      const int group = (min(b, p.blocks - 1) * p.group_inverse) >> kInverseBits;
+      scales[b * kGemvRowsMax + m] = a.x_scale[m * int64_t{a.x_scale_stride} + group];
+    }
+  });
+}
+
+// The only token, of bf16 and aligned, as limbs: copied to the last two thirds of their place, then
+// turned into limbs there. Limbs of a unit only overwrite what is not after it.
 template <class F>
 __device__ void stage_limbs(const GemvArgs& a, const Plan& p, unsigned char* x, Staged& staged) {
-  const int cols = p.lines * 2 * F::kBlockValues;
-  const auto unit = [&](int col) {
-    if (p.aligned && col + 8 <= a.k)
-      return *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(a.x) + col);
-    return gather_unit<__nv_bfloat16>(a, 0, col);
-  };
-  constexpr int kStep = kMultiplyThreads * 8;
+  const int units = p.lines * 2 * F::kBlockValues / 8, thread = static_cast<int>(threadIdx.x);
+  const auto* from = static_cast<const __nv_bfloat16*>(a.x);
+  const auto* copied = reinterpret_cast<const uint4*>(x + units * 8);
+  for (int u = thread; u < units; u += kMultiplyThreads) {
+    const bool in = u * 8 < a.k;
+    ptx::copy_async(x + units * 8 + u * 16, in ? from + u * 8 : from, in ? 16 : 0);
+  }
+  ptx::copy_commit();
+  ptx::copy_wait<0>();  // a thread's own units
   uint32_t amax = 0;
-  for (int col = threadIdx.x * 8; col < cols; col += kStep) amax = max(amax, amax_bits(unit(col)));
+#pragma unroll 2
+  for (int u = thread; u < units; u += kMultiplyThreads) amax = max(amax, amax_bits(copied[u]));
   amax = __reduce_max_sync(0xffffffffu, amax);
-  if (threadIdx.x % 32 == 0) staged.amax[threadIdx.x / 32] = amax;
+  if (thread % 32 == 0) staged.amax[thread / 32] = amax;
   ptx::named_barrier(1, kMultiplyThreads);  // every warp's maximum is there
   const LimbScale s =
-      limb_scale(__reduce_max_sync(0xffffffffu, staged.amax[threadIdx.x % kMultiplyWarps]));
-  if (threadIdx.x == 0) staged.x_scale = limb_result_scale(s);
-  for (int col = threadIdx.x * 8; col < cols; col += kStep) {  // int4: whole warps
+      limb_scale(__reduce_max_sync(0xffffffffu, staged.amax[thread % kMultiplyWarps]));
+  if (thread == 0) staged.x_scale[0] = limb_result_scale(s);
+#pragma unroll 1
+  for (int base = 0; base < units; base += kMultiplyThreads) {
+    const int u = base + thread;
+    uint4 unit{};
+    if (u < units) unit = copied[u];
+    ptx::named_barrier(1, kMultiplyThreads);  // these units are read
     float v[8];
-    unpack<__nv_bfloat16>(v, unit(col));
-    put_limbs<F>(v, s.inverse, col, x);
+    unpack<__nv_bfloat16>(v, unit);
+    if (u < units) put_limbs<F>(v, s.inverse, u * 8, x);
+  }
+}
+
+template <class F>
+__device__ void stage(const GemvArgs& a, const Plan& p, unsigned char* x, float* x_sums,
+                      bool scaled, Staged& staged) {
+  if constexpr (F::kLimbs > 0) {
+    return stage_limbs<F>(a, p, x, staged);
+  } else {
+    if constexpr (F::kTiles) copy_scales(a, p, x_sums);
+    const bool codes = a.input == GemvInput::kE4M3;
+    const bool unaligned =
+        codes ? (reinterpret_cast<uintptr_t>(a.x) | static_cast<uintptr_t>(a.x_stride)) % 16 != 0
+              : !p.aligned;
+    // Codes of several tokens take longer in place than in one step.
+    const bool several = codes && a.m > 1 && F::kWeight != GemvWeight::kS4;
+    if (unaligned || several || (a.input == GemvInput::kS8 && !F::kIntegers)) {
+      stage_input<F>(a, x, x_sums, p.token_bytes, p.aligned, kMultiplyThreads);
+      ptx::copy_wait<0>();
+      if (kTakesScaled<F> && scaled) ptx::named_barrier(1, kMultiplyThreads);  // x is there
+    } else {
+      const int units = (p.token_bytes - F::kXPad) / 16;
+      copy_input<F>(a, units, p.token_bytes, x);
+      if (codes && !F::kIntegers) {
+        expand_codes(a.m, units, p.token_bytes, x);
+        if (F::kWeight == GemvWeight::kS4) ptx::named_barrier(1, kMultiplyThreads);  // in f16
+      }
+      if constexpr (F::kWeight == GemvWeight::kS4)
+        sum_groups<F>(a.m, units, p.token_bytes, x, x_sums);
+    }
+    if constexpr (kTakesScaled<F>) {
+      if (scaled) scale_input(a.m, (p.token_bytes - F::kXPad) / 16, p.token_bytes, x, staged);
+    }
   }
 }
 
@@ -58,6 +222,7 @@ __global__ void __launch_bounds__(kRingThreads, 1)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   ptx::grid_dependency_launch();  // the next grid waits for room
   if (threadIdx.x == kLoadWarp * 32) barriers.init(ring.stages, F::kSubs > 0);
+  if (threadIdx.x < kMultiplyWarps) staged.amax[threadIdx.x] = 0;
   __syncthreads();  // the barriers exist
   if (warp == kLoadWarp) {
     LoadCursor at;
@@ -65,24 +230,28 @@ __global__ void __launch_bounds__(kRingThreads, 1)
   }
   RingCursor at;
   ptx::grid_dependency_wait();  // x is written, and what reads out is done
+  const bool scaled = kTakesScaled<F> && a.input == GemvInput::kRun && !a.run_is_f16;
   if (warp == kFinishWarp) {
     GemvArgs with_scale = a;
-    if (F::kLimbs > 0) with_scale.x_scale = &staged.x_scale;
+    if (F::kLimbs > 0 || scaled) {
+      with_scale.x_scale = staged.x_scale;
+      with_scale.x_scale_stride = 1;
+    }
+    if (F::kTiles) with_scale.x_scale = nullptr;
     return finish<F>(with_scale, ring, shared, barriers, share, at);
   }
-  if constexpr (F::kLimbs > 0) {
-    stage_limbs<F>(a, p, shared + ring.x, staged);
-  } else {
-    auto* x_sums = reinterpret_cast<float*>(shared + ring.x_sums);
-    stage_input<F>(a, shared + ring.x, x_sums, p.token_bytes, p.aligned, kMultiplyThreads);
-    ptx::copy_wait<0>();
-  }
+  stage<F>(a, p, shared + ring.x, reinterpret_cast<float*>(shared + ring.x_sums), scaled, staged);
   ptx::named_barrier(1, kMultiplyThreads);  // x is there
   consume<F>(a, p, ring, shared, barriers, share, at);
 }
 
 // ---- launch
 
+// Stages on their way: more of them only make x wait in the queues of the memory.
+template <class F>
+constexpr int in_flight_of() {
+  return F::kE4M3 || F::kWeight == GemvWeight::kS8 ? 3 : 2;
+}
 // Rows in pieces of 2 KiB, or smaller ones where x leaves no room for two stages.
 template <class F>
 Ring ring_of(const GemvArgs& a, const Plan& p) {
@@ -93,7 +262,8 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
     lay_out<F>(r, {a.m * p.token_bytes, x_sum_count<F>(p.lines) * 4, p.groups, a.m}, r.piece,
                limit);
   }
-  if (a.stages > 0) r.stages = r.in_flight = std::min(r.stages, a.stages);
+  if (a.stages > 0) r.stages = std::min(r.stages, a.stages);
+  r.in_flight = std::min(r.stages, a.in_flight > 0 ? a.in_flight : in_flight_of<F>());
   r.bytes = std::max(r.bytes, kSharedLeast);
   return r;
 }
@@ -118,33 +288,13 @@ void launch_format(const GemvArgs& a, cudaStream_t stream) {
          stream, a, p, ring);
 }
 
-template <class T, int kSubs>
-void launch_zeros(const GemvArgs& a, cudaStream_t stream) {
-  if (a.w_zero != nullptr) return launch_format<Format<GemvWeight::kS4, T, kSubs, true>>(a, stream);
-  launch_format<Format<GemvWeight::kS4, T, kSubs, false>>(a, stream);
-}
-template <class T>
-void launch_groups(const GemvArgs& a, cudaStream_t stream) {
-  if (a.group_cols == 32) return launch_zeros<T, 4>(a, stream);
-  if (a.group_cols == 64) return launch_zeros<T, 2>(a, stream);
-  launch_zeros<T, 1>(a, stream);
-}
-// Codes against codes are multiplied as f16.
-template <class T>
-void launch_values(const GemvArgs& a, cudaStream_t stream) {
-  if (a.weight == GemvWeight::kRun) launch_format<Format<GemvWeight::kRun, T>>(a, stream);
-  if (a.weight == GemvWeight::kE4M3) launch_format<Format<GemvWeight::kE4M3, T>>(a, stream);
-  if (a.weight == GemvWeight::kS8) launch_format<Format<GemvWeight::kS8, T>>(a, stream);
-  if (a.weight == GemvWeight::kS4) launch_groups<T>(a, stream);
-}
-
 }  // namespace
 
 std::string gemv_sm90_why_not(const GemvArgs& a) {
   if (a.m > kGemvRowsMax) return "more than 8 rows";
-  const int64_t groups = a.weight == GemvWeight::kS4 ? a.k / std::max(1, a.group_cols) : 0;
+  const int64_t groups = a.group_cols > 0 ? (a.k + a.group_cols - 1) / a.group_cols : 0;
   // Two stages of 256 bytes a row, parameters and parts of the tiles ahead, K in whole units.
-  if (gemv_input_bytes(a) + kTilesAhead * kRows * groups * 3 + 2 * kRows * (256 + kRowPad) +
+  if (gemv_input_bytes(a) + kTilesAhead * kRows * groups * 4 + 2 * kRows * (256 + kRowPad) +
           kTilesAhead * kMultiplyWarps * a.m * kRows * 4 + 2048 >
       kRingSharedMax)
     return "the activations do not fit in shared memory";
@@ -154,16 +304,18 @@ std::string gemv_sm90_why_not(const GemvArgs& a) {
 
 void gemv__sm90(const GemvArgs& a, cudaStream_t stream) {
   if (a.m == 0 || a.n == 0) return;
-  if (a.m == 1 && a.k <= kLimbColsMax && a.input == GemvInput::kRun && !a.run_is_f16 &&
-      a.weight == GemvWeight::kS4 && a.group_cols % 128 == 0 && a.w_zero == nullptr)
-    return launch_format<Format<GemvWeight::kS4, int8_t, 1, false, kLimbCount>>(a, stream);
-  if (a.weight == GemvWeight::kS8 && a.input == GemvInput::kS8) {
-    launch_format<Format<GemvWeight::kS8, int8_t>>(a, stream);
-  } else if (a.input != GemvInput::kRun || a.run_is_f16) {
-    launch_values<__half>(a, stream);
-  } else {
-    launch_values<__nv_bfloat16>(a, stream);
+  if (a.weight == GemvWeight::kE4M3Tiles)
+    return launch_format<Format<GemvWeight::kE4M3Tiles, __half, 1>>(a, stream);
+  if (a.input == GemvInput::kRun && !a.run_is_f16) {
+    if (a.m == 1 && a.k <= kLimbColsMax && a.weight == GemvWeight::kS4 && a.group_cols % 128 == 0 &&
+        a.w_zero == nullptr && reinterpret_cast<uintptr_t>(a.x) % 16 == 0)
+      return launch_format<Format<GemvWeight::kS4, int8_t, 1, false, kLimbCount>>(a, stream);
+    if (a.m <= kScaledMax && a.weight == GemvWeight::kE4M3)
+      return launch_format<Format<GemvWeight::kE4M3, __half>>(a, stream);
+    if (a.m <= kScaledMax && a.weight == GemvWeight::kS8)
+      return launch_format<Format<GemvWeight::kS8, __half>>(a, stream);
   }
+  with_format(a, [&](auto format) { launch_format<decltype(format)>(a, stream); });
 }
 
 }  // namespace mantissa::cuda

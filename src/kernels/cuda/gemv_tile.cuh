@@ -9,8 +9,7 @@ namespace mantissa::cuda {
 
 // ---- activations into shared memory
 
-// Floats of x_sums that stage_input writes: 8 tokens for each group (or each 128 of K of one);
-// none where int4 codes keep their sign.
+// Floats of x_sums: 8 tokens for each group, or each block of one; none where x is limbs.
 template <class F>
 __host__ __device__ constexpr int x_sum_count(int lines) {
   return F::kLimbs > 0 ? 0 : lines * 2 * F::kSubs * kGemvRowsMax;
@@ -41,7 +40,7 @@ __device__ void stage_and_sum(const GemvArgs& a, unsigned char* shared, float* x
     if (aligned && u * 8 + 8 <= a.k && a.input == GemvInput::kRun) {
       unit = *reinterpret_cast<const uint4*>(x + (m * a.x_stride + u * 8) * 2);
     } else if (aligned && u * 8 + 8 <= a.k && a.input == GemvInput::kE4M3) {
-      unit = decode_unit(x + m * a.x_stride + u * 8);
+      unit = decode_unit(*reinterpret_cast<const uint2*>(x + m * a.x_stride + u * 8));
     } else {
       unit = gather_unit<T>(a, m, u * 8);
     }
@@ -62,7 +61,7 @@ __device__ void stage_input(const GemvArgs& a, unsigned char* shared, float* x_s
                             int token_bytes, bool aligned, int threads) {
   using T = typename F::Value;
   constexpr int kUnit = 16 / sizeof(T);
-  if constexpr (F::kSubs > 0) {
+  if constexpr (F::kWeight == GemvWeight::kS4) {
     return stage_and_sum<F>(a, shared, x_sums, token_bytes, aligned, threads);
   }
   const int units = (token_bytes - F::kXPad) / 16;
@@ -81,7 +80,7 @@ __device__ void stage_input(const GemvArgs& a, unsigned char* shared, float* x_s
     for (int i = threadIdx.x; i < whole * a.m; i += threads) {
       const int m = i / whole, u = i % whole;
       *reinterpret_cast<uint4*>(shared + m * token_bytes + u * 16) =
-          decode_unit(x + m * a.x_stride + u * 8);
+          decode_unit(*reinterpret_cast<const uint2*>(x + m * a.x_stride + u * 8));
     }
   }
   for (int i = threadIdx.x; i < (units - whole) * a.m; i += threads) {
@@ -101,12 +100,20 @@ struct Sums {
   int32_t row_codes[2] = {};  // sum of a row's int8 codes over this lane's K
 };
 
-// Group `sub` of a block is summed: scaled, less what the codes were raised by.
+// Group `sub` of a block is summed: scaled, less what the codes were raised by. x_sum: of the
+// lane's two tokens; tiles: their scales.
 template <class F>
 __device__ void add_group(float (&d)[4], float (&group)[4], const Groups (&of)[2], int sub,
                           float2 x_sum) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
+    if constexpr (F::kTiles) {
+      const float scale = __uint_as_float(of[r].scales.x);
+      d[2 * r] = fmaf(group[2 * r], scale * x_sum.x, d[2 * r]);
+      d[2 * r + 1] = fmaf(group[2 * r + 1], scale * x_sum.y, d[2 * r + 1]);
+      group[2 * r] = group[2 * r + 1] = 0;
+      continue;
+    }
     const uint32_t pair = sub < 2 ? of[r].scales.x : of[r].scales.y;
     const float scale = __uint_as_float(sub % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
     float raised = -kRaisedS4;
@@ -168,7 +175,7 @@ __device__ void multiply_values(Sums<F, kLines>& sums, const Line<F> (&lines)[kL
         const uint4(&codes)[2] = lines[b / 2].codes[b % 2];
         const uint32_t x0 = word_of(operands[b], 2 * h), x1 = word_of(operands[b], 2 * h + 1);
         uint32_t w[4];
-        if constexpr (F::kSubs > 0) {
+        if constexpr (F::kWeight == GemvWeight::kS4) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) w[i] = raise_s4<T>(word_of(codes[i % 2], q), 2 * h + i / 2);
           ptx::mma_16(group[b], w, x0, x1, T{});
@@ -184,7 +191,8 @@ __device__ void multiply_values(Sums<F, kLines>& sums, const Line<F> (&lines)[kL
               }
             }
           } else {
-            ptx::mma_16(sums.d[b], w, x0, x1, T{});
+            ptx::mma_16(F::kTiles ? group[F::kTiles ? b : 0] : sums.d[F::kTiles ? 0 : b], w, x0, x1,
+                        T{});
           }
         }
       }
@@ -249,6 +257,34 @@ __device__ void put_part(const GemvArgs& a, Sums<F, kLines>& sums, typename F::S
     const int m = lane % 4 * 2 + i % 2;
     if (m < a.m) part[m * kRows + row + i / 2 * 8] = d[i];
   }
+}
+
+// ---- host: run(Format) for operands; codes against codes are multiplied as f16
+
+template <class T, int kSubs, class Run>
+void with_zeros(const GemvArgs& a, const Run& run) {
+  if (a.w_zero != nullptr) return run(Format<GemvWeight::kS4, T, kSubs, true>{});
+  run(Format<GemvWeight::kS4, T, kSubs, false>{});
+}
+template <class T, class Run>
+void with_groups(const GemvArgs& a, const Run& run) {
+  if (a.group_cols == 32) return with_zeros<T, 4>(a, run);
+  if (a.group_cols == 64) return with_zeros<T, 2>(a, run);
+  with_zeros<T, 1>(a, run);
+}
+template <class T, class Run>
+void with_values(const GemvArgs& a, const Run& run) {
+  if (a.weight == GemvWeight::kRun) run(Format<GemvWeight::kRun, T>{});
+  if (a.weight == GemvWeight::kE4M3) run(Format<GemvWeight::kE4M3, T>{});
+  if (a.weight == GemvWeight::kS8) run(Format<GemvWeight::kS8, T>{});
+  if (a.weight == GemvWeight::kS4) with_groups<T>(a, run);
+}
+template <class Run>
+void with_format(const GemvArgs& a, const Run& run) {
+  if (a.weight == GemvWeight::kS8 && a.input == GemvInput::kS8)
+    return run(Format<GemvWeight::kS8, int8_t>{});
+  if (a.input != GemvInput::kRun || a.run_is_f16) return with_values<__half>(a, run);
+  with_values<__nv_bfloat16>(a, run);
 }
 
 }  // namespace mantissa::cuda

@@ -63,6 +63,7 @@ GemvArgs gemv_args(const LinearCall& call) {
   const auto at = [&](int64_t offset) { return call.w.data + offset; };
   const bool int4 = is_int4(scheme.weight);
   return {.weight = !scheme.weight.quantized() ? GemvWeight::kRun
+                    : is_e4m3_blocks(scheme)   ? GemvWeight::kE4M3Tiles
                     : int4                     ? GemvWeight::kS4
                     : is_int8(scheme.weight)   ? GemvWeight::kS8
                                                : GemvWeight::kE4M3,
@@ -304,6 +305,13 @@ constexpr CudaLinearKernel kKernels[] = {
     MANTISSA_GEMV_ROWS("s4_any_16", takes_s4_any,
                        "bf16 or f16, int4 weights in groups of 32, 64 or multiples of 128, K a "
                        "multiple of 128, up to 8 rows"),
+    {{"gemv_e4m3_e4m3_block_16__sm90"},
+     "sm_90a, bf16 or f16, e4m3 weights in tiles of 128 x 128, e4m3 activations in groups of 128, "
+     "up to 8 rows",
+     90,
+     true,
+     [](const WeightRequest& r) { return runs_16_bits(r) && is_e4m3_blocks(r.scheme); },
+     try_gemv_sm90},
     {{"gemm_rows_run_run_bf16__sm90"},
      "sm_90a, bf16 weights and activations, 9 to 128 rows",
      90,

@@ -119,7 +119,8 @@ __device__ void fetch_params(const GemvArgs& a, const Plan& p, const Ring& ring,
                              unsigned of_tile) {
   const int rows = min(kRows, a.n - tile * kRows);
   const auto round = [](int bytes) { return static_cast<uint32_t>(bytes + 15) & ~15u; };
-  const int64_t row_bytes = F::kSubs > 0 ? p.groups * 2 : 4;
+  const int64_t row_bytes =
+      F::kSubs > 0 ? p.groups * static_cast<int>(sizeof(typename F::GroupScale)) : 4;
   const uint32_t scale_bytes = round(rows * static_cast<int>(row_bytes));
   const uint32_t zero_bytes = F::kZeros ? round(rows * p.groups) : 0;
   unsigned char* to = shared + ring.params + of_tile * ring.params_bytes;
@@ -182,7 +183,7 @@ __device__ void read_groups(Line<F>& to, const Plan& p, const Ring& ring,
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int first = (row + r * 8) * p.groups;
-    const auto* scales = reinterpret_cast<const uint16_t*>(params) + first;
+    const auto* scales = reinterpret_cast<const typename F::GroupScale*>(params) + first;
     const auto* zeros = reinterpret_cast<const int8_t*>(params + ring.zeros) + first;
 #pragma unroll
     for (int b = 0; b < 2; ++b)
@@ -415,7 +416,7 @@ template <class F>
 void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit) {
   r.pitch = piece + kRowPad;
   r.stage_bytes = kRows * r.pitch;
-  r.zeros = round_up(kRows * needs.groups * 2, 16);
+  r.zeros = round_up(kRows * needs.groups * static_cast<int>(sizeof(typename F::GroupScale)), 16);
   r.params_bytes = F::kSubs > 0 ? r.zeros + (F::kZeros ? round_up(r.zeros / 2, 16) : 0)
                    : F::kScales ? kRows * 4
                                 : 0;

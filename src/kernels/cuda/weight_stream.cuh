@@ -12,8 +12,9 @@ namespace mantissa::cuda {
 constexpr int kRows = 16;   // of weights, a warp's tile: mma's M
 constexpr int kLine = 128;  // bytes of a weight row that a warp reads at once: two blocks
 
-// kSubs: groups of K in a block of 128 int4 codes; 0: one scale a row, applied at the end. kZeros:
-// int4 codes with zero points. kLimbs (limbs.cuh): one token of bf16 as so many int8 numbers.
+// kSubs: groups of K in a block of int4 codes or tiles; 0: one scale a row, applied at the end.
+// kZeros: int4 codes with zero points. kLimbs (limbs.cuh): one token of bf16 as so many int8
+// numbers.
 template <GemvWeight kW, class T, int kSubsOf = 0, bool kZerosOf = false, int kLimbsOf = 0>
 struct Format {
   static constexpr GemvWeight kWeight = kW;
@@ -23,6 +24,9 @@ struct Format {
   static constexpr bool kZeros = kZerosOf;
   static constexpr int kLimbs = kLimbsOf;
   static constexpr bool kScales = kW != GemvWeight::kRun;
+  static constexpr bool kTiles = kW == GemvWeight::kE4M3Tiles;
+  static constexpr bool kE4M3 = kW == GemvWeight::kE4M3 || kTiles;
+  using GroupScale = std::conditional_t<kTiles, float, uint16_t>;  // in memory
   // In registers, and of a tile.
   using Accumulator = std::conditional_t<kIntegers && kSubs == 0, int32_t, float>;
   using Sum = std::conditional_t<kIntegers && kLimbs == 0, int32_t, float>;
@@ -45,7 +49,7 @@ __device__ void decode(const uint4& w, int step, uint32_t offset, uint32_t& a, u
   if constexpr (F::kWeight == GemvWeight::kRun || F::kIntegers) {
     a = word_of(w, 2 * step);
     b = word_of(w, 2 * step + 1);
-  } else if constexpr (F::kWeight == GemvWeight::kE4M3) {
+  } else if constexpr (F::kE4M3) {
     const uint32_t word = word_of(w, step);
     a = decode_e4m3<T>(word & 0xffffu);
     b = decode_e4m3<T>(word >> 16);
@@ -85,9 +89,8 @@ __device__ uint4 gather_unit(const GemvArgs& a, int m, int k) {
   return *reinterpret_cast<const uint4*>(unit);
 }
 
-// The same where 8 e4m3 codes may be loaded at once.
-__device__ inline uint4 decode_unit(const unsigned char* codes) {
-  const uint2 c = *reinterpret_cast<const uint2*>(codes);
+// Of 8 e4m3 codes.
+__device__ inline uint4 decode_unit(uint2 c) {
   return {decode_e4m3<__half>(c.x & 0xffffu), decode_e4m3<__half>(c.x >> 16),
           decode_e4m3<__half>(c.y & 0xffffu), decode_e4m3<__half>(c.y >> 16)};
 }
@@ -104,9 +107,9 @@ struct Plan {
 };
 constexpr int kInverseBits = 20;
 
-// Scales and zero points of one row's block of 128 codes, kSubs of each.
+// Scales and zero points of one row's block, kSubs of each.
 struct Groups {
-  uint2 scales;
+  uint2 scales;  // bf16; tiles: float32
   uint32_t zeros;
 };
 // What a lane holds of a line: rows l / 4 (0) and l / 4 + 8 (1), blocks 0 and 1.
@@ -118,13 +121,17 @@ struct Line {
 
 // Of `block` of a row whose groups begin at `scales` and `zeros`.
 template <class F>
-__device__ Groups load_groups(const uint16_t* scales, const int8_t* zeros, const Plan& p,
-                              int block) {
+__device__ Groups load_groups(const typename F::GroupScale* scales, const int8_t* zeros,
+                              const Plan& p, int block) {
   Groups g{};
   const int at = F::kSubs > 1 ? block * F::kSubs : (block * p.group_inverse) >> kInverseBits;
   if constexpr (F::kSubs == 4) g.scales = *reinterpret_cast<const uint2*>(scales + at);
   if constexpr (F::kSubs == 2) g.scales.x = *reinterpret_cast<const uint32_t*>(scales + at);
-  if constexpr (F::kSubs == 1) g.scales.x = scales[at];
+  if constexpr (F::kTiles) {
+    g.scales.x = __float_as_uint(scales[at]);
+  } else if constexpr (F::kSubs == 1) {
+    g.scales.x = scales[at];
+  }
   if constexpr (F::kZeros) {
     if constexpr (F::kSubs == 4) g.zeros = *reinterpret_cast<const uint32_t*>(zeros + at);
     if constexpr (F::kSubs == 2) g.zeros = *reinterpret_cast<const uint16_t*>(zeros + at);
@@ -147,9 +154,9 @@ __device__ void load_line(Line<F>& to, const GemvArgs& a, const Plan& p, int til
       to.codes[b][r] = at < row_bytes ? ptx::load_streamed(from + at) : uint4{0, 0, 0, 0};
       if constexpr (F::kSubs > 0) {
         const int64_t first = int64_t{row} * p.groups;
-        to.groups[b][r] = load_groups<F>(static_cast<const uint16_t*>(a.w_scale) + first,
-                                         F::kZeros ? a.w_zero + first : nullptr, p,
-                                         min(line * 2 + b, p.blocks - 1));
+        to.groups[b][r] = load_groups<F>(
+            static_cast<const typename F::GroupScale*>(a.w_scale) + first,
+            F::kZeros ? a.w_zero + first : nullptr, p, min(line * 2 + b, p.blocks - 1));
       }
     }
   }
@@ -202,13 +209,13 @@ template <class F>
 Plan plan_of(const GemvArgs& a) {
   const int unit = a.input == GemvInput::kRun || F::kIntegers ? 16 : 8;
   const int lines = static_cast<int>((a.row_bytes + kLine - 1) / kLine);
-  const int group_blocks = std::max(1, a.group_cols / 128);
+  const int group_blocks = std::max(1, a.group_cols / F::kBlockValues);
   return {.lines = lines,
-          .blocks = static_cast<int>(a.row_bytes / 64),
+          .blocks = static_cast<int>((a.row_bytes + 63) / 64),
           .token_bytes = lines * 2 * F::kXBlock + F::kXPad,
           .aligned = reinterpret_cast<uintptr_t>(a.x) % static_cast<size_t>(unit) == 0 &&
                      a.x_stride * (a.input == GemvInput::kRun ? 2 : 1) % unit == 0,
-          .groups = a.group_cols > 0 ? a.k / a.group_cols : 0,
+          .groups = a.group_cols > 0 ? (a.k + a.group_cols - 1) / a.group_cols : 0,
           .group_inverse = ((1 << kInverseBits) + group_blocks - 1) / group_blocks};
 }
 
