@@ -221,8 +221,10 @@ void time_contenders(Shape s, const char* kind, const std::vector<Contender>& co
   cudaStream_t stream;
   cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
   std::vector<std::vector<double>> times(contenders.size());
-  for (int round = 0; round < 3; ++round) {
-    for (size_t c = 0; c < contenders.size(); ++c) {
+  constexpr size_t kRounds = 5;
+  for (size_t round = 0; round < kRounds; ++round) {
+    for (size_t turn = 0; turn < contenders.size(); ++turn) {
+      const size_t c = (round + turn) % contenders.size();
       contenders[c].run(0, stream);
       cuda_check(cudaStreamSynchronize(stream), "running a contender");
       std::this_thread::sleep_for(kPause);
@@ -233,8 +235,8 @@ void time_contenders(Shape s, const char* kind, const std::vector<Contender>& co
   std::printf("{\"gemm\":\"%s\",\"m\":%d,\"n\":%d,\"k\":%d", kind, s.m, s.n, s.k);
   for (size_t c = 0; c < contenders.size(); ++c) {
     std::sort(times[c].begin(), times[c].end());
-    std::printf(",\"%s\":%.1f", contenders[c].name.c_str(), times[c][1]);
-    if (c == 0) std::printf(",\"tflops\":%.0f", flop / times[c][1] * 1e-6);
+    std::printf(",\"%s\":%.1f", contenders[c].name.c_str(), times[c][kRounds / 2]);
+    if (c == 0) std::printf(",\"tflops\":%.0f", flop / times[c][kRounds / 2] * 1e-6);
   }
   std::printf("}\n");
   std::fflush(stdout);

@@ -277,6 +277,11 @@ __device__ void produce(const Shared<F>& sh, const Params<typename F::Value>& p,
 // ---- the producers of codes. A thread has 16 codes of one row in each pass, and half of a tile's
 // on their way while it turns the other half into bf16.
 
+__device__ inline const unsigned char* from_lane(const unsigned char* of_lane, int lane) {
+  return reinterpret_cast<const unsigned char*>(
+      __shfl_sync(0xffffffffu, reinterpret_cast<uint64_t>(of_lane), lane));
+}
+
 template <class F>
 struct CodePieces {
   static constexpr int kPerRow = F::kDim / 16;
@@ -288,19 +293,20 @@ struct CodePieces {
   static __device__ int piece() { return static_cast<int>(threadIdx.x) % 128 % kPerRow; }
 };
 
+// pages: page_of() of this tile's pages, one a lane.
 template <class F>
 __device__ void read_codes(CodePieces<F>& c, const Params<typename F::Value>& p, const Work& w,
-                           int tile, int half, bool values) {
+                           int tile, int half, bool values, const unsigned char* pages) {
   using Pieces = CodePieces<F>;
 #pragma unroll
   for (int i = 0; i < Pieces::kCount; ++i) {
     const int row = (half * Pieces::kCount + i) * Pieces::kPassRows + Pieces::row();
+    const unsigned char* from = from_lane(pages, row / kSm90PageTokens % F::kPages);
     c.codes[i] = make_uint4(0, 0, 0, 0);
     if (Pieces::row() >= Pieces::kPassRows || tile * F::kKeys + row >= w.context) continue;
-    const unsigned char* from =
-        page_of<F>(p, w, tile, row / kSm90PageTokens) + (values ? p.c.half_bytes : 0);
-    c.codes[i] = ptx::load_streamed(from + swizzled(row % kSm90PageTokens, Pieces::piece() * 16,
-                                                    F::kDim, chunk_bytes_of(F::kDim)));
+    c.codes[i] = ptx::load_streamed(
+        from + (values ? p.c.half_bytes : 0) +
+        swizzled(row % kSm90PageTokens, Pieces::piece() * 16, F::kDim, chunk_bytes_of(F::kDim)));
   }
 }
 template <class F>
@@ -325,12 +331,12 @@ __device__ void write_codes(const CodePieces<F>& c, unsigned char* to, int half)
 // K's or V's scale of this thread's key; 0 beyond the context.
 template <class F>
 __device__ float read_scale(const Params<typename F::Value>& p, const Work& w, int tile,
-                            bool values) {
+                            bool values, const unsigned char* pages) {
   const int key = static_cast<int>(threadIdx.x) % 128;
+  const unsigned char* page = from_lane(pages, key / kSm90PageTokens % F::kPages);
   if (key >= F::kKeys || tile * F::kKeys + key >= w.context) return 0;
   if (!p.c.scaled) return values ? p.c.v_scale : p.c.k_scale;
-  const auto* scales = reinterpret_cast<const float*>(
-      page_of<F>(p, w, tile, key / kSm90PageTokens) + 2 * p.c.half_bytes);
+  const auto* scales = reinterpret_cast<const float*>(page + 2 * p.c.half_bytes);
   return __ldg(scales + (values ? kSm90PageTokens : 0) + key % kSm90PageTokens);
 }
 
@@ -343,7 +349,8 @@ struct CodeStream {
   float* scales;
   uint64_t *full, *empty;
   bool values;
-  CodePieces<F> now;
+  const unsigned char* pages;  // of the tile that put() takes next
+  CodePieces<F> now;           // its first half
 
   __device__ CodeStream(const Shared<F>& sh, const Params<typename F::Value>& params,
                         const Work& work, bool of_values)
@@ -353,23 +360,30 @@ struct CodeStream {
         scales(of_values ? sh.v_scales : sh.k_scales),
         full(of_values ? sh.values_full : sh.keys_full),
         empty(of_values ? sh.values_empty : sh.keys_empty),
-        values(of_values) {
-    read_codes(now, p, w, w.hi, 0, values);
+        values(of_values),
+        pages(pages_of(w.hi)) {
+    read_codes(now, p, w, w.hi, 0, values, pages);
   }
   __device__ void put(int tile, const At& at) {
     const int key = static_cast<int>(threadIdx.x) % 128;
     CodePieces<F> other;
-    read_codes(other, p, w, tile, 1, values);
-    const float scale = read_scale<F>(p, w, tile, values);
+    read_codes(other, p, w, tile, 1, values, pages);
+    const float scale = read_scale<F>(p, w, tile, values, pages);
+    if (tile > w.lo) pages = pages_of(tile - 1);
     ptx::mbarrier_wait(&empty[at.stage], at.parity ^ 1);
     unsigned char* const to = tiles + at.stage * F::kTileBytes;
     write_codes(now, to, 0);
-    if (tile > w.lo) read_codes(now, p, w, tile - 1, 0, values);
+    if (tile > w.lo) read_codes(now, p, w, tile - 1, 0, values, pages);
     write_codes(other, to, 1);
     if (key < F::kKeys) scales[at.stage * F::kKeys + key] = scale;
     ptx::fence_async_shared();  // codes are for the tensor cores, scales for ordinary loads
     ptx::named_barrier(kProducerBarrier + 1 + (values ? 1 : 0), 128);
     if (key == 0) ptx::mbarrier_arrive(&full[at.stage]);
+  }
+
+ private:
+  __device__ const unsigned char* pages_of(int tile) const {
+    return page_of<F>(p, w, tile, static_cast<int>(threadIdx.x) % 32);
   }
 };
 
