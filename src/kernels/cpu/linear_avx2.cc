@@ -1,5 +1,6 @@
 // `linear` with AVX2, FMA and F16C.
 #include "kernels/cpu/linear_abi.h"
+#include "kernels/cpu/linear_blocks.h"
 #include "kernels/cpu/simd_avx2.h"
 
 namespace mantissa::cpu {

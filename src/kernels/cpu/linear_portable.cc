@@ -1,5 +1,6 @@
 // `linear` for any processor. Multiplications and additions are rounded apart.
 #include "kernels/cpu/linear_abi.h"
+#include "kernels/cpu/linear_blocks.h"
 #include "kernels/cpu/simd_portable.h"
 
 namespace mantissa::cpu {

@@ -44,6 +44,10 @@ MANTISSA_SIMD void store(float* p, F v) {
   _mm256_storeu_ps(p, v.a);
   _mm256_storeu_ps(p + 8, v.b);
 }
+// Keeps v in registers: the compiler would read memory again for each use.
+MANTISSA_SIMD void hold(F& v) {
+  asm("" : "+x"(v.a), "+x"(v.b));
+}
 
 MANTISSA_SIMD F add(F x, F y) {
   return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};

@@ -45,6 +45,10 @@ MANTISSA_SIMD F load(const float* p) {
 MANTISSA_SIMD void store(float* p, F v) {
   _mm512_storeu_ps(p, v);
 }
+// Keeps v in registers: the compiler would read memory again for each use.
+MANTISSA_SIMD void hold(F& v) {
+  asm("" : "+v"(v));
+}
 
 MANTISSA_SIMD F add(F a, F b) {
   return _mm512_add_ps(a, b);

@@ -51,6 +51,7 @@ MANTISSA_SIMD F load(const float* p) {
 MANTISSA_SIMD void store(float* p, F v) {
   __builtin_memcpy(p, &v, sizeof(v));
 }
+MANTISSA_SIMD void hold(F&) {}
 
 MANTISSA_SIMD F add(F x, F y) {
   return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d};
