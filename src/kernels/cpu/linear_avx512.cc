@@ -7,6 +7,7 @@ namespace mantissa::cpu {
 namespace {
 
 #include "kernels/cpu/linear_bf16.inc"
+#include "kernels/cpu/linear_x_codes.inc"
 
 }  // namespace
 
