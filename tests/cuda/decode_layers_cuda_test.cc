@@ -4,6 +4,7 @@
 // differently, which moves last bits of float32 sums before they are rounded.
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -146,6 +147,9 @@ class Problem {
     cache_.fill(8);
     hide_unwritten(table.back(), last % kPageTokens);
   }
+
+  // NaN of every kind, also the one that stands for a word that is not there.
+  void set_stream_to_nan() { std::memset(x_.data(), 0xff, static_cast<size_t>(x_.size())); }
 
   // The stream after the layers, the caches.
   struct Result {
@@ -297,6 +301,22 @@ TEST_F(DecodeLayersCuda, EqualsTheOperations) {
         // Again: results do not depend on timing.
         EXPECT_TRUE(compare::bit_equal(problem.at_once().x.view(), once.x.view()));
       }
+    }
+  }
+}
+
+// Small: what the sanitizers run.
+TEST_F(DecodeLayersCuda, NanComesThrough) {
+  const Device gpu(kCudaOps, {});
+  for (const char* name : {"bf16", "int4_weight_only"}) {
+    Problem problem(gpu, parse_scheme(name), kShapes[2]);
+    problem.set_context(17);
+    const Tensor before = problem.at_once().x;
+    problem.set_stream_to_nan();
+    const Tensor nan = problem.at_once().x;
+    for (int64_t c = 0; c < nan.cols(); ++c) {
+      EXPECT_TRUE(std::isnan(nan.at(0, c))) << name << ", column " << c;
+      EXPECT_FALSE(std::isnan(before.at(0, c))) << name << ", column " << c;
     }
   }
 }
