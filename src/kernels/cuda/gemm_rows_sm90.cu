@@ -14,6 +14,7 @@ namespace mantissa::cuda {
 namespace {
 
 constexpr int kTileN = 128;  // rows of weights of a block: two warp groups of 64
+constexpr int kLoadRegisters = 24, kMultiplyRegisters = 240;  // a thread, where they are given
 constexpr int kGroups = 2, kConsumers = kGroups * 128;
 constexpr int kStagesMax = 12, kSplitsMax = 4, kShareMax = 2;
 constexpr int kSharedMax = 227 << 10, kSharedHalf = 113 << 10;
@@ -67,6 +68,7 @@ struct Mix {
   // away.
   static constexpr bool kGives = kTokens > 64;
   static constexpr int kThreads = kConsumers + (kGives ? 128 : 32);
+  static_assert(!kGives || kGroups * kMultiplyRegisters + kLoadRegisters <= 3 * 168);
 };
 
 struct Layout {
@@ -602,12 +604,12 @@ __global__ void __launch_bounds__(F::kThreads, F::kTokens >= 64 ? 1 : 2)
   __syncthreads();  // the barriers exist
   if (l.share > 1) ptx::cluster_sync();
   if (threadIdx.x >= kConsumers) {
-    if constexpr (F::kGives) ptx::registers_lower<24>();
+    if constexpr (F::kGives) ptx::registers_lower<kLoadRegisters>();
     if (threadIdx.x == kConsumers) produce<F>(weights, x, a, l, shared, barriers, tile);
     __syncwarp();
     if (l.splits > 1) ptx::cluster_sync();
   } else {
-    if constexpr (F::kGives) ptx::registers_raise<240>();
+    if constexpr (F::kGives) ptx::registers_raise<kMultiplyRegisters>();
     const Factors factors(l, shared);
     auto* all = reinterpret_cast<typename F::Sum*>(shared + l.sums);
     typename F::Sum sums[F::kRegs] = {};
@@ -769,7 +771,8 @@ void gemm_rows__sm90(const GemvArgs& a, cudaStream_t stream) {
                    : launch_tokens<Decode::kS8ToBf16>(a, stream);
     case GemvWeight::kS4:
       return launch_groups<Decode::kS4ToBf16>(a, stream);
-    case GemvWeight::kE4M3Tiles:  // refused above
+    case GemvWeight::kE4M3Tiles:
+      check(false, "gemm_rows_why_not refuses scales of groups on both sides");
       return;
     case GemvWeight::kS8Groups:
       return launch_groups<Decode::kS8ToBf16>(a, stream);

@@ -44,9 +44,8 @@ struct Config {
   int n;      // columns of a tile
   int slots;  // chunks of a consumer's staging
   constexpr int chunks() const { return n / kChunkN; }
-  constexpr int part_columns() const {
-    return n == 256 ? 128 : n;
-  }  // summed for a promotion at once
+  // Summed for a promotion at once.
+  constexpr int part_columns() const { return n == 256 ? 128 : n; }
   constexpr int stage_bytes() const { return (kBlockM + n) * kStageBytesK; }
   constexpr int staging_bytes() const { return kConsumerGroups * slots * kChunkBytes; }
   constexpr int column_bytes() const { return kConsumerGroups * n * 4; }
