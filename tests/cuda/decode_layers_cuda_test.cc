@@ -2,7 +2,7 @@
 // operation on the GPU: linears, norms and codes sum and round alike, so results are equal bit for
 // bit as long as attention adds up one page; longer contexts are cut among warps and blocks
 // differently, which moves last bits of float32 sums before they are rounded.
-#include <array>
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <deque>
@@ -11,6 +11,7 @@
 #include <random>
 
 #include "gpu.h"
+#include "kernels/cuda/queue.h"
 #include "kernels/cuda/weight.h"
 #include "quant/scheme.h"
 
@@ -22,17 +23,17 @@ class DecodeLayersCuda : public GpuTest {};
 struct Shape {
   int hidden, inner, heads, kv_heads, head_dim, rotary;
   bool bias;
-  int window;
+  int middle_window;  // of every second of three layers; the others see everything
   const char* why;
 };
 constexpr Shape kShapes[] = {
     {512, 1024, 4, 2, 128, 128, false, 0, "a model of head size 128"},
     {512, 1536, 16, 2, 64, 64, true, 0, "eight query heads a KV head, biases"},
     {256, 768, 4, 1, 64, 32, false, 24, "fewer tiles than blocks, part of a head rotated, window"},
-    {4608, 512, 4, 1, 128, 128, false, 0, "rows of more than one unit a thread, ragged shares"},
+    {4608, 512, 4, 1, 128, 128, false, 24, "rows of more than one unit a thread, ragged shares"},
 };
 
-constexpr int kLayers = 2, kPageTokens = 16;
+constexpr int kLayers = 3, kPageTokens = 16;
 
 // Weights of random codes with scales that keep results near 1.
 class RandomWeight {
@@ -85,10 +86,11 @@ std::vector<float> random_floats(int64_t count, float mean, float spread, std::m
   return out;
 }
 
-// A model's layers, a token's batch and the memory of both.
+// A model's layers, a token's batch and the memory of both. Of more than kLayers layers each has
+// the weights of the one kLayers before.
 class Problem {
  public:
-  Problem(const Device& gpu, const Scheme& scheme, const Shape& s)
+  Problem(const Device& gpu, const Scheme& scheme, const Shape& s, int layers = kLayers)
       : gpu_(gpu), s_(s), scheme_(scheme) {
     const int qkv_cols = (s.heads + 2 * s.kv_heads) * s.head_dim;
     const int sizes[kDecodeLinears][2] = {{qkv_cols, s.hidden},
@@ -101,7 +103,8 @@ class Problem {
           std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(s.rotary)));
     const float* frequencies = floats(inv_freq);
     const float* static_scale = floats({0.02f});
-    for (DecodeLayer& layer : layers_) {
+    for (int i = 0; i < kLayers; ++i) {
+      DecodeLayer& layer = layers_.emplace_back();
       for (int r = 0; r < kDecodeLinears; ++r) {
         weights_.emplace_back(gpu, scheme, sizes[r][0], sizes[r][1], random_);
         layer.linears[r].weight = &weights_.back().get();
@@ -112,10 +115,12 @@ class Problem {
       layer.mlp_gain = floats(random_floats(s.hidden, 1, 0.2f, random_));
       layer.attention = {.heads = s.heads,
                          .scale = 1 / std::sqrt(static_cast<float>(s.head_dim)),
-                         .window = s.window};
+                         .window = i % 2 == 1 ? s.middle_window : 0};
       layer.rope = {.inv_freq = frequencies, .rotary_dim = s.rotary};
     }
-    shape_ = {.layers = kLayers,
+    for (int i = kLayers; i < layers; ++i)
+      layers_.push_back(layers_[static_cast<size_t>(i % kLayers)]);
+    shape_ = {.layers = layers,
               .kv_heads = s.kv_heads,
               .head_dim = s.head_dim,
               .page_tokens = kPageTokens,
@@ -143,7 +148,7 @@ class Problem {
               .context_len = ints_->as<int32_t>() + 4,
               .block_table = table_->as<int32_t>(),
               .block_table_stride = pages_};
-    cache_ = Tensor(kBF16, kLayers * (pages_ + 1), gpu_.ops.kv_page_bytes(shape_) / 2);
+    cache_ = Tensor(kBF16, shape_.layers * (pages_ + 1), gpu_.ops.kv_page_bytes(shape_) / 2);
     cache_.fill(8);
     hide_unwritten(table.back(), last % kPageTokens);
   }
@@ -160,7 +165,9 @@ class Problem {
     const DecodePass pass = run.pass();
     EXPECT_EQ(gpu_.ops.decode_why_not(pass, gpu_.queue()), "");
     gpu_.ops.decode_layers(pass, batch_, gpu_.queue());
-    return run.result();
+    Result result = run.result();
+    expect_cleared_rows();
+    return result;
   }
   Result by_operation() {
     Run run(*this);
@@ -170,6 +177,18 @@ class Problem {
   }
 
  private:
+  // Between launches every word of the exchanged rows is one that is not there.
+  void expect_cleared_rows() const {
+    std::vector<std::byte> rows(cuda::kEndedBytes + cuda::kExchangeBytes);
+    gpu_.ops.download(rows.data(), cuda::cuda_queue(gpu_.queue()).decode_rows.get(),
+                      std::ssize(rows), gpu_.queue());
+    unsigned ended;
+    std::memcpy(&ended, rows.data(), sizeof ended);
+    EXPECT_EQ(ended, 0u);
+    const auto words = rows.begin() + cuda::kEndedBytes;
+    EXPECT_EQ(std::count(words, rows.end(), std::byte{0xff}), cuda::kExchangeBytes);
+  }
+
   struct Run {
     explicit Run(Problem& p)
         : p(p),
@@ -181,7 +200,7 @@ class Problem {
           gate_up(p.gpu_, poisoned(kBF16, 1, 2 * p.s_.inner)),
           gated(p.gpu_, poisoned(kBF16, 1, p.s_.inner)) {
       const int64_t bytes = p.gpu_.ops.kv_page_bytes(p.shape_);
-      for (int i = 0; i < kLayers; ++i)
+      for (int i = 0; i < p.shape_.layers; ++i)
         kv.push_back({p.shape_, cache.view().data + i * (p.pages_ + 1) * bytes, bytes});
     }
     DecodePass pass() const {
@@ -241,7 +260,7 @@ class Problem {
   // NaN into every cell of the last page from `first` on, of all layers.
   void hide_unwritten(int page, int first) {
     const int row_bytes = s_.head_dim * 2, chunk = 128, half = kPageTokens * row_bytes;
-    for (int layer = 0; layer < kLayers; ++layer) {
+    for (int layer = 0; layer < shape_.layers; ++layer) {
       std::byte* at = cache_.data() + (layer * (pages_ + 1) + page) * cache_.cols() * 2;
       for (int h = 0; h < 2 * s_.kv_heads; ++h) {
         for (int row = first; row < kPageTokens; ++row) {
@@ -263,7 +282,7 @@ class Problem {
   std::mt19937 random_{11};
   std::deque<RandomWeight> weights_;
   std::vector<std::unique_ptr<OnGpu>> floats_;
-  std::array<DecodeLayer, kLayers> layers_;
+  std::vector<DecodeLayer> layers_;
   KvShape shape_;
   std::optional<OnGpu> ints_, table_;
   Batch batch_;
@@ -302,6 +321,18 @@ TEST_F(DecodeLayersCuda, EqualsTheOperations) {
         EXPECT_TRUE(compare::bit_equal(problem.at_once().x.view(), once.x.view()));
       }
     }
+  }
+}
+
+// More than one launch takes, of which the second has few.
+TEST_F(DecodeLayersCuda, SeveralLaunches) {
+  const Device gpu(kCudaOps, {});
+  for (const char* name : {"bf16", "int8"}) {
+    Problem problem(gpu, parse_scheme(name), kShapes[2], 66);
+    problem.set_context(kPageTokens);
+    const Problem::Result once = problem.at_once(), ops = problem.by_operation();
+    EXPECT_TRUE(compare::bit_equal(once.x.view(), ops.x.view())) << name;
+    EXPECT_TRUE(once.cache == ops.cache) << name;
   }
 }
 

@@ -119,11 +119,37 @@ class Side {
     ops.finish_weight(weight_, device_.queue());
   }
   // With bias and residual.
-  Tensor run(const Elem& out_elem) {
+  Tensor run(const Elem& out_elem) { return run(out_elem, x_.view(), codes_.view()); }
+  // The same from rows that begin at multiples of 16 bytes; NaN (all ones) between them.
+  Tensor run_padded(const Elem& out_elem) {
+    View x = x_.view();
+    QuantizedActivation codes = codes_.view();
+    const int64_t bytes = x.elem_bytes(), cols = x.cols;
+    const OnGpu wide_x(device_, widened(x_.fetch().data(), x.rows, cols * bytes).data(),
+                       x.rows * padded(cols * bytes));
+    const OnGpu wide_codes(device_, widened(codes_.fetch().codes.data(), x.rows, cols).data(),
+                           x.rows * padded(cols));
+    x.data = wide_x.as<std::byte>();
+    x.stride = padded(cols * bytes) / bytes;
+    codes.codes.data = wide_codes.as<uint8_t>();
+    codes.codes.stride = padded(cols);
+    return run(out_elem, x, codes);
+  }
+
+ private:
+  static int64_t padded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
+  static std::vector<std::byte> widened(const void* rows, int64_t count, int64_t bytes) {
+    std::vector<std::byte> out(static_cast<size_t>(count * padded(bytes)), std::byte{0xff});
+    for (int64_t r = 0; r < count; ++r)
+      std::memcpy(out.data() + r * padded(bytes), static_cast<const std::byte*>(rows) + r * bytes,
+                  static_cast<size_t>(bytes));
+    return out;
+  }
+  Tensor run(const Elem& out_elem, View high, const QuantizedActivation& codes) {
     const GpuTensor out(device_, poisoned(out_elem, x_.view().rows, weight_.request.rows));
-    Activation x = high_only(x_.view());
+    Activation x = high_only(high);
     if (scheme_.activation.quantized()) {
-      x.quantized[0] = codes_.view();
+      x.quantized[0] = codes;
       x.quantized_count = 1;
     }
     device_.ops.linear(out.view(), x, weight_,
@@ -131,7 +157,6 @@ class Side {
     return out.fetch();
   }
 
- private:
   Device device_;
   Scheme scheme_;
   Weight weight_;
@@ -165,6 +190,21 @@ TEST_F(LinearExactCuda, TunedF16) {
 }
 TEST_F(LinearExactCuda, Portable) {
   run({.isa = "portable"}, kBF16);
+}
+
+// What stands between rows of x counts for nothing, NaN neither.
+TEST_F(LinearExactCuda, NanBetweenRows) {
+  for (const char* name :
+       {"bf16", "fp8_weight_only", "int8_weight_only", "ptpc_fp8", "fp8", "int8"}) {
+    for (const int64_t m : {1, 2, 3, 8, 20}) {
+      const Shape s{m, 40, 100};
+      const Scheme scheme = parse_scheme(name);
+      Operands o(scheme, kBF16, s);
+      const Tensor clean = Side(kCudaOps, {}, scheme, kBF16, s, o).run(kBF16);
+      const Tensor padded = Side(kCudaOps, {}, scheme, kBF16, s, o).run_padded(kBF16);
+      EXPECT_TRUE(compare::bit_equal(padded.view(), clean.view())) << name << " m " << m;
+    }
+  }
 }
 
 // A value that is not finite in one token spoils that token's results and no others.

@@ -35,10 +35,6 @@ T* run_values(const View& v) {
   return reinterpret_cast<T*>(v.data);
 }
 
-// The queue's memory for exchanged rows: a counter, and words for as many layers as fit, at least
-// a dozen of the longest rows.
-constexpr int64_t kExchangeBytes = int64_t{4} << 20, kEndedBytes = 128;
-
 RowExchange row_exchange(const RoleShape (&roles)[kDecodeLinears], std::byte* memory) {
   RowExchange rows{};
   rows.ended = reinterpret_cast<unsigned*>(memory);

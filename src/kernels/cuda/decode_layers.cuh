@@ -277,9 +277,10 @@ void launch_kernel(const DecodeArgs& d, cudaStream_t stream) {
   }();
   (void)configured;
   const DecodePlan plan = plan_all<F>(d);
-  // One block a multiprocessor, all at once: none ends before the last barrier. They get there
+  // One block a multiprocessor, all at once: they wait for each other's rows. They get there
   // because nothing else stays: kernels before this one end by themselves, those after it start
-  // when all of its blocks run.
+  // when all of its blocks run. Two such kernels at a time (another queue or process on this GPU)
+  // could each hold some multiprocessors for ever.
   launch("launching decode_layers_kernel__sm90", kernel,
          {.grid = dim3(static_cast<unsigned>(multiprocessors())),
           .block = dim3(kDecodeThreads),

@@ -14,6 +14,12 @@ constexpr uint32_t kMultiplyBarrier = 1;
 // Registers are dealt out to groups of four warps: the two that multiply take those of the third.
 constexpr int kDecodeThreads = kMultiplyThreads + 128;
 constexpr int kMultiplyRegisters = 216, kOtherRegisters = 72;
+static_assert(kMultiplyThreads == 256 && kDecodeThreads == 384, "groups of four warps: 2 and 1");
+static_assert(kMultiplyRegisters % 8 == 0 && kOtherRegisters % 8 == 0, "what setmaxnreg takes");
+static_assert(kMultiplyThreads * kMultiplyRegisters +
+                      (kDecodeThreads - kMultiplyThreads) * kOtherRegisters <=
+                  kDecodeThreads * (65536 / kDecodeThreads / 8 * 8),
+              "no more registers than the launch gave the block");
 
 // What the launcher works out.
 struct RolePlan {

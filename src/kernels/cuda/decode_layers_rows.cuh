@@ -199,7 +199,11 @@ __device__ void stage_units(const Block<F>& b, HeldRow& row, int role, const flo
   unsigned char* x = b.shared + b.plan.ring.x;
   const int cols = (b.plan.roles[role].plan.token_bytes - F::kXPad) / static_cast<int>(sizeof(T));
   RowCodes by{{}, FastCodes(CodeKind::kInt8, {}), false};
-  if constexpr (kCodes) by = row_codes(b, row, given, fold);
+  if constexpr (kCodes) {
+    by = row_codes(b, row, given, fold);
+  } else if (role == kDecodeOut || role == kDecodeDown) {    // no norm, whose barrier would do
+    ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // nobody reads the old x any more
+  }
   for_each_unit(row, cols, [&](const uint4& unit, int u) {
     const int col = unit_col(u);
     if (col >= cols) return;

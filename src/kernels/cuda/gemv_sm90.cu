@@ -55,6 +55,12 @@ __device__ void each_token(int tokens, const Run& run) {
     run(warp / each, warp % each * 32 + static_cast<int>(threadIdx.x) % 32, each * 32);
 }
 
+// A unit of a row of `bytes` bytes, from byte `at` on; zeros beyond the row.
+__device__ inline void copy_unit(unsigned char* to, const void* row, int at, int bytes) {
+  const int there = min(16, max(0, bytes - at));
+  ptx::copy_async(to, static_cast<const unsigned char*>(row) + (there > 0 ? at : 0), there);
+}
+
 // x as it is, [m][token_bytes], zeros beyond K; e4m3 codes to the second half of their token.
 template <class F>
 __device__ void copy_input(const GemvArgs& a, int units, int token_bytes, unsigned char* x) {
@@ -63,10 +69,8 @@ __device__ void copy_input(const GemvArgs& a, int units, int token_bytes, unsign
   each_token(a.m, [&](int m, int first, int step) {
     const unsigned char* from = static_cast<const unsigned char*>(a.x) + m * a.x_stride * elem;
     unsigned char* to = x + m * token_bytes + (codes ? units * 8 : 0);
-    for (int at = first * 16; at < (codes ? units * 8 : units * 16); at += step * 16) {
-      const bool in = at < a.k * elem;
-      ptx::copy_async(to + at, in ? from + at : from, in ? 16 : 0);
-    }
+    for (int at = first * 16; at < (codes ? units * 8 : units * 16); at += step * 16)
+      copy_unit(to + at, from, at, a.k * elem);
   });
   ptx::copy_commit();
   ptx::copy_wait<0>();
@@ -149,12 +153,9 @@ __device__ inline void copy_scales(const GemvArgs& a, const Plan& p, float* scal
 template <class F>
 __device__ void stage_limbs(const GemvArgs& a, const Plan& p, unsigned char* x, Staged& staged) {
   const int units = p.lines * 2 * F::kBlockValues / 8, thread = static_cast<int>(threadIdx.x);
-  const auto* from = static_cast<const __nv_bfloat16*>(a.x);
   const auto* copied = reinterpret_cast<const uint4*>(x + units * 8);
-  for (int u = thread; u < units; u += kMultiplyThreads) {
-    const bool in = u * 8 < a.k;
-    ptx::copy_async(x + units * 8 + u * 16, in ? from + u * 8 : from, in ? 16 : 0);
-  }
+  for (int u = thread; u < units; u += kMultiplyThreads)
+    copy_unit(x + units * 8 + u * 16, a.x, u * 16, a.k * 2);
   ptx::copy_commit();
   ptx::copy_wait<0>();  // a thread's own units
   uint32_t amax = 0;

@@ -274,10 +274,11 @@ void with_groups(const GemvArgs& a, const Run& run) {
 }
 template <class T, class Run>
 void with_values(const GemvArgs& a, const Run& run) {
-  if (a.weight == GemvWeight::kRun) run(Format<GemvWeight::kRun, T>{});
-  if (a.weight == GemvWeight::kE4M3) run(Format<GemvWeight::kE4M3, T>{});
-  if (a.weight == GemvWeight::kS8) run(Format<GemvWeight::kS8, T>{});
-  if (a.weight == GemvWeight::kS4) with_groups<T>(a, run);
+  if (a.weight == GemvWeight::kRun) return run(Format<GemvWeight::kRun, T>{});
+  if (a.weight == GemvWeight::kE4M3) return run(Format<GemvWeight::kE4M3, T>{});
+  if (a.weight == GemvWeight::kS8) return run(Format<GemvWeight::kS8, T>{});
+  if (a.weight == GemvWeight::kS4) return with_groups<T>(a, run);
+  check(false, "a small-batch linear of weights that its format table holds");
 }
 template <class Run>
 void with_format(const GemvArgs& a, const Run& run) {

@@ -376,7 +376,7 @@ __device__ inline uint4 load_streamed(const void* from) {
                : "l"(from));
   return v;
 }
-// 16 bytes to shared memory in the background; zeros where `bytes` is 0.
+// 16 bytes to shared memory in the background; zeros beyond `bytes`.
 __device__ inline void copy_async(void* to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
                "r"(bytes)

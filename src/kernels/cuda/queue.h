@@ -93,6 +93,9 @@ void gate(const Activation& out, ConstView gate_up, GateFn fn, Queue* queue);
 std::string decode_why_not(const DecodePass& pass, Queue* queue);
 void decode_layers(const DecodePass& pass, const Batch& batch, Queue* queue);
 KernelInfo decode_kernel(const CudaQueue& queue);
+// Rows that the blocks of decode_layers exchange: a counter, 0 between launches, and words, all
+// ones between launches, for as many layers as fit, at least a dozen of the longest rows.
+constexpr int64_t kExchangeBytes = int64_t{4} << 20, kEndedBytes = 128;
 DeviceMemory make_decode_rows();
 void gather_rows(View out, ConstView x, std::span<const int32_t> rows, Queue* queue);
 int64_t kv_page_bytes(const KvShape& shape);

@@ -6,19 +6,28 @@
 // its own; a block stores its words of a row once, and readers load until they see them: the store,
 // its way and the load are all that an exchange takes.
 //
-// Clearing. A block that stores words of a row of layer l clears its words of that row of layer
-// l - 1. Whoever reads them has done so: only blocks that store words of the next row (attention:
-// all readers of a head's q, k, v) read a row, and do it before they store. The block has seen the
-// whole row before its own, whose writers had seen the whole row before that, and so on round the
-// layer: the row after (l - 1)'s was complete, so its writers had read. The last layer's words are
-// cleared by the block that ends last.
+// Clearing. A block that stores words of a row of layer l clears those words of layer l - 1. Nobody
+// reads them any more:
+// - A block reads a row before it stores words of the next one, and only if it does so (attention:
+//   all blocks of a head, before the last of them stores). So who sees a whole row knows that the
+//   row before it has been read by all.
+// - Whoever stores has seen the whole row before its own, whose writers had seen the whole row
+//   before that, and so on round the layer down to the row after (l - 1)'s. Attention alone waits
+//   for less than a row, its head's q, k and v; their writers had seen all of down's of layer l -
+//   1, which is all that the chain needs.
+// - out's and down's words have a second reader, the warp that stored them: it adds them to its
+//   next results. Shares of out and down are equal, so these are its own words, which __syncwarp
+//   orders, and it clears them after that.
+// The last layer's words are cleared by the block that ends last.
 //
-// Order. Words carry no other data than themselves, so relaxed loads and stores do. A word is
-// stored and cleared by the same warp (attention with a split context: by blocks that the arrivals
-// of their parts order), and to one address stores keep their order.
+// Order. Words carry no other data than themselves, so relaxed loads and stores do. A linear's word
+// is stored and cleared by the same warp, and to one address stores keep their order. A word of
+// attention may be cleared by another block than stored it (which part of a context comes last, and
+// whether there are parts, differ by layer): the chain above orders them, since a word that others
+// have seen is in L2, where a later store comes later.
 //
-// No deadlock. All blocks of the grid run at once, rows depend on earlier rows only, and the warp
-// that stores waits for nothing but the warps that read.
+// No deadlock. All blocks of the grid run at once (so only one such grid at a time on a GPU), rows
+// depend on earlier rows only, and the warp that stores waits for nothing but the warps that read.
 #pragma once
 
 #include "kernels/cuda/decode_layers.h"
