@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -74,10 +75,22 @@ ThreadPool::ThreadPool(int threads) {
   threads_ = threads > 0 ? threads : std::min(usable_cores(), kThreadsMax);
   parts_ = std::make_unique<Part[]>(static_cast<size_t>(threads_));
   workers_.reserve(static_cast<size_t>(threads_ - 1));
-  for (int w = 1; w < threads_; ++w) workers_.emplace_back([this, w] { work(w); });
+  try {
+    for (int w = 1; w < threads_; ++w) workers_.emplace_back([this, w] { work(w); });
+  } catch (const std::system_error& e) {
+    const size_t started = workers_.size();
+    stop_workers();
+    throw Error(text("thread pool: of ", threads_, " threads, ", threads_ - 1 - started,
+                     " could not be started: ", e.what()),
+                "use fewer --threads, or raise the limits on processes and memory (ulimit)");
+  }
 }
 
 ThreadPool::~ThreadPool() {
+  stop_workers();
+}
+
+void ThreadPool::stop_workers() {
   stop_.store(true, std::memory_order_relaxed);
   epoch_.fetch_add(1, std::memory_order_release);  // publishes stop_
   epoch_.notify_all();

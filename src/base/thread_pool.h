@@ -77,6 +77,7 @@ class ThreadPool {
   bool steal_part(int worker);
   void run_chunk(int worker, int64_t begin);
   void work(int worker);
+  void stop_workers();
 
   Job job_;  // written before gate_ opens, read by workers that joined through it
 

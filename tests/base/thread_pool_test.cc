@@ -2,12 +2,16 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <numeric>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
@@ -59,12 +63,45 @@ TEST(ThreadPool, PartsOfThreadsThatAreLateAreTaken) {
   }
 }
 
-TEST(ThreadPool, APartIsTakenInOrder) {
-  ThreadPool pool(1);
-  std::vector<int64_t> order;
-  pool.parallel_parts(50, 7, [&](int, int64_t begin, int64_t) { order.push_back(begin); });
-  EXPECT_EQ(order, (std::vector<int64_t>{0, 7, 14, 21, 28, 35, 42, 49}));
+// Of 16 chunks worker 1 holds its first, number 8, until worker 0 has done all others: its own part
+// in order, then again and again the second half of what worker 1 has left, each in order.
+TEST(ThreadPool, PartsAreTakenInOrderAndStolenByHalves) {
+  ThreadPool pool(2);
+  constexpr int kChunks = 16;
+  constexpr int64_t kGrain = 7;
+  std::atomic<bool> held{false};
+  std::atomic<int> others{0};
+  std::vector<int64_t> order[2];
+  pool.parallel_parts(kChunks * kGrain - 3, kGrain, [&](int worker, int64_t begin, int64_t) {
+    order[worker].push_back(begin / kGrain);
+    if (worker == 0) {
+      while (!held) std::this_thread::yield();
+      ++others;
+    } else {
+      held = true;
+      while (others < kChunks - 1) std::this_thread::yield();
+    }
+  });
+  EXPECT_EQ(order[0], (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15, 10, 11, 9}));
+  EXPECT_EQ(order[1], std::vector<int64_t>{8});
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they reserve terabytes
+TEST(ThreadPool, ThreadsThatCannotBeStartedAreAnError) {
+  const auto few = [] {
+    const rlimit limit{1 << 30, 1 << 30};  // of address space: far from a thousand stacks of 8 MiB
+    if (setrlimit(RLIMIT_AS, &limit) != 0) std::exit(2);
+    try {
+      ThreadPool pool(1000);
+    } catch (const Error& e) {
+      std::fputs(e.what(), stderr);
+      std::exit(3);
+    }
+    std::exit(0);
+  };
+  EXPECT_EXIT(few(), ::testing::ExitedWithCode(3), "of 1000 threads, .* could not be started");
+}
+#endif
 
 TEST(ThreadPool, JobsFollowEachOtherWithoutMixing) {
   ThreadPool pool(4);
