@@ -260,31 +260,69 @@ TEST_P(Linear, MxRowsDoNotDependOnOtherRowsScales) {
   }
 }
 
-// The same of the weight's scales, beside codes that are all zero or not: panels are given to the
-// kernel with their scales multiplied where that is exact; one row never is.
-TEST_P(Linear, MxRowsAloneAndTogetherWhateverTheWeightsScales) {
+// More rows than any kernel takes without a panel; K has a short last group.
+constexpr Shape kPanelRows{47, 75, 300, "panels"};
+
+// The result of all rows is within the bound, and some rows alone have the same bits.
+void expect_rows_alone_as_together(Problem& p, Queue* queue) {
+  const Weight w = p.pack(queue);
+  Buffer batch = p.run(w, queue);
+  for (const int64_t row : {0, 23, 46}) {
+    EXPECT_TRUE(compare::bit_equal(batch.view().row_range(row, 1), p.run(w, queue, row, 1).view()));
+  }
+  Values want, bound;
+  p.reference(want, bound);
+  EXPECT_TRUE(compare::within(batch.view(), want, bound));
+}
+
+// The same of the weight's scales, beside codes that are all zero or not, and of both operands':
+// panels are given to the kernel with their scales multiplied where that is exact; one row never
+// is.
+TEST_P(Linear, MxRowsAloneAndTogetherWhateverTheScales) {
   CpuDevice device(GetParam());
-  for (const char* scheme : {"mxfp8_weight_only", "mxfp6", "mxfp4_weight_only"}) {
-    for (const int exponent : {-127, -90, -41, 41, 90}) {
-      for (const bool zero : {false, true}) {
-        SCOPED_TRACE(text(scheme, " 2^", exponent, zero ? ", codes of 0" : ""));
-        Problem p(parse_scheme(scheme), kBF16, {23, 75, 300, "a short last group"}, {.bias = true});
-        constexpr int64_t kGroup = 32, kGroups = (300 + kGroup - 1) / kGroup;
-        for (const int64_t row : {3, 70}) {
-          p.weight.scales[static_cast<size_t>(row * kGroups + 2)] = std::ldexp(1.0f, exponent);
-          if (!zero) continue;
-          std::fill_n(p.weight.codes.begin() + row * 300 + 2 * kGroup, kGroup, uint8_t{0});
-        }
-        const Weight w = p.pack(device.queue());
-        Buffer batch = p.run(w, device.queue());
-        for (const int64_t row : {0, 11, 22}) {
-          EXPECT_TRUE(compare::bit_equal(batch.view().row_range(row, 1),
-                                         p.run(w, device.queue(), row, 1).view()));
-        }
-        Values want, bound;
-        p.reference(want, bound);
-        EXPECT_TRUE(compare::within(batch.view(), want, bound));
+  struct Exponents {
+    int weight, x;
+  };
+  constexpr Exponents kOfWeight[] = {{-127, 0}, {-90, 0}, {-41, 0}, {41, 0}, {90, 0}},
+                      kOfBoth[] = {{-127, 0}, {41, 0},    {40, 40},  {-40, -40},
+                                   {41, 41},  {-41, -41}, {90, -90}, {-127, 100}};
+  const auto expect = [&](const char* scheme, const Exponents& far, bool zero) {
+    SCOPED_TRACE(text(scheme, " 2^", far.weight, " 2^", far.x, zero ? ", codes of 0" : ""));
+    Problem p(parse_scheme(scheme), kBF16, kPanelRows, {.bias = true});
+    constexpr int64_t kGroup = 32, kGroups = (kPanelRows.k + kGroup - 1) / kGroup;
+    for (const int64_t row : {3, 70}) {
+      p.weight.scales[static_cast<size_t>(row * kGroups + 2)] = std::ldexp(1.0f, far.weight);
+      if (!zero) continue;
+      std::fill_n(p.weight.codes.begin() + row * kPanelRows.k + 2 * kGroup, kGroup, uint8_t{0});
+    }
+    if (far.x != 0) p.set_x_scale(23, 2, std::ldexp(1.0f, far.x));
+    expect_rows_alone_as_together(p, device.queue());
+  };
+  for (const bool zero : {false, true}) {
+    for (const char* scheme : {"mxfp8_weight_only", "mxfp4_weight_only"})
+      for (const Exponents& far : kOfWeight) expect(scheme, far, zero);
+    for (const char* scheme : {"mxfp6", "mxfp4"})
+      for (const Exponents& far : kOfBoth) expect(scheme, far, zero);
+  }
+}
+
+// The least (subnormal) and the greatest e4m3 scale, alone and beside each other: both operands of
+// a panel are scaled.
+TEST_P(Linear, NvRowsAloneAndTogetherWithExtremeScales) {
+  CpuDevice device(GetParam());
+  constexpr float kLeast = 0x1p-9f, kGreatest = 448;
+  constexpr int64_t kGroups = (kPanelRows.k + 15) / 16;
+  for (const float of_weight : {kLeast, kGreatest}) {
+    for (const float of_x : {kLeast, kGreatest}) {
+      SCOPED_TRACE(text(of_weight, ", ", of_x));
+      Problem p(parse_scheme("nvfp4"), kBF16, kPanelRows, {.bias = true});
+      for (const int64_t row : {3, 70}) {
+        p.weight.scales[static_cast<size_t>(row * kGroups + 2)] = of_weight;
+        p.weight.scales[static_cast<size_t>(row * kGroups + kGroups - 1)] = of_weight;
       }
+      p.set_x_scale(23, 2, of_x);
+      p.set_x_scale(46, kGroups - 1, of_x);
+      expect_rows_alone_as_together(p, device.queue());
     }
   }
 }

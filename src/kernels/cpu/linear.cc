@@ -101,8 +101,9 @@ const QuantizedActivation& codes_for(const Activation& x, const Weight& w) {
 // Whether x is given to the kernel with its group scales multiplied. NVFP4: two bits of mantissa
 // times an e4m3 scale are a bf16. MX: all sums are 2^e times those of the codes, bit for bit, as
 // long as no float leaves the normal range. Codes have up to 8 bits, whose products are multiples
-// of 2^-32 (e5m2's subnormals, squared) and at most 2^32; 32 of them times 2^e are in range for
-// |e| <= 80. Groups of zeros may have any scale.
+// of 2^-32 (e5m2's subnormals, squared) and at most 2^32. |e| <= 40, as the weight's scale may be
+// multiplied in too (linear_bf16.inc): 32 * 2^32 * 2^80 < 2^127, 2^-32 * 2^-80 > 2^-126. Groups of
+// zeros may have any scale.
 bool folds_scales(const QuantizedActivation& x) {
   if (has_folded_scales(x.spec)) return true;
   if (*x.spec.scale != kE8M0) return false;
@@ -219,10 +220,11 @@ void describe_output(View out, const Epilogue& e, LinearArgs& args) {
   args.out_form = form_of(*out.elem);
 }
 
-void describe_scales(const QuantizedActivation& codes, const PackedLayout& l, LinearArgs& args) {
+void describe_scales(const QuantizedActivation& codes, const Spec& weight, const PackedLayout& l,
+                     LinearArgs& args) {
   args.x_nvfp4 = has_folded_scales(codes.spec) && *codes.spec.elem == kE2M1 &&
                  codes.spec.block.cols == 16 && l.grouped && l.group == 16 &&
-                 l.scale_form == Form::kE4m3 && l.bits == 4;
+                 l.scale_form == Form::kE4m3 && *weight.elem == kE2M1;
   if (folds_scales(codes)) {
     if (codes.spec.global_scale) args.x_scales = codes.global_scale;
   } else if (l.grouped && codes.scales.cols > 1) {
@@ -248,7 +250,8 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   describe_weight(w, plan.layout, args);
   describe_output(out, e, args);
   const bool integers = plan.kernel.arithmetic == Arithmetic::kInt8;
-  if (plan.kernel.input != Input::kRunDtype) describe_scales(codes_for(x, w), plan.layout, args);
+  if (plan.kernel.input != Input::kRunDtype)
+    describe_scales(codes_for(x, w), w.request.scheme.weight, plan.layout, args);
   if (integers) {
     stage(codes_for(x, w), plan, q, args);
   } else {
@@ -267,9 +270,10 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   // where the tiles are too few for that. Each thread's tiles follow each other in memory.
   constexpr int64_t kPiecesPerThread = 8, kRowsLeast = 48;
   const int64_t wanted = threads == 1 ? 1 : threads * kPiecesPerThread;
-  const int64_t row_pieces =
+  const int64_t cuts =
       std::clamp<int64_t>(rows / kRowsLeast, 1, std::max<int64_t>(1, wanted / 2 / tiles));
-  const int64_t row_step = (rows + row_pieces - 1) / row_pieces;
+  const int64_t row_step = (rows + cuts - 1) / cuts;
+  const int64_t row_pieces = (rows + row_step - 1) / row_step;  // none of them empty
   q.pool.parallel_parts(tiles * row_pieces, 1, [&](int worker, int64_t begin, int64_t end) {
     for (int64_t piece = begin; piece < end; ++piece) {
       const int64_t t = piece / row_pieces, m = piece % row_pieces * row_step;

@@ -6,7 +6,7 @@
 namespace mantissa::cpu {
 namespace {
 
-constexpr int64_t kPackedRows = 0;  // but 4 and 8 bits
+constexpr int64_t kPackedRows = 0;  // no width is unpacked in registers here
 
 #include "kernels/cpu/linear_int.inc"
 

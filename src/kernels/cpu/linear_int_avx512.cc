@@ -256,7 +256,7 @@ static void packed_groups(const IntTile& tile, float* totals) {
 }
 
 static void int_groups(const IntTile& tile, float* totals) {
-  if (tile.a.bits != 4 && tile.a.bits != 8 && tile.rows <= kPackedRows) {
+  if (unpacks_in_registers(tile.a, tile.rows)) {
     packed_groups(tile, totals);
     return;
   }
