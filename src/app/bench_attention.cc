@@ -80,31 +80,22 @@ void run(const Args& args) {
     c.run_dtype = bench.run_dtype;
     const AttentionResult r = measure_attention(bench.ops, bench.queue.get(), c,
                                                 static_cast<uint64_t>(args.integer("seed")));
+    const double read_gb_s = r.rotated ? bench.read_gb_s : 0;
     bar.update(static_cast<int64_t>(i) + 1, std::ssize(cases));
     table.rows.push_back({phase_of(c), text(c.batch), text(c.context), std::string(c.cache->name),
                           fixed(r.times.p50_us, 1), fixed(r.times.p10_us, 1),
                           fixed(r.times.p90_us, 1), fixed(r.tflops(), r.tflops() < 1 ? 4 : 1),
                           fixed(r.gb_s(), 1), percent_text(r.tflops() * 1000, r.math_gops),
-                          percent_text(r.gb_s(), r.rotated ? bench.read_gb_s : 0),
-                          text(r.rms_error)});
+                          percent_text(r.gb_s(), read_gb_s), text(r.rms_error)});
     if (!args.flag("json")) continue;
-    boost::json::object object{
-        {"phase", phase_of(c)},
-        {"batch", c.batch},
-        {"context", c.context},
-        {"heads", c.heads},
-        {"kv_heads", c.kv_heads},
-        {"head_size", c.head_dim},
-        {"kv_cache_dtype", std::string(c.cache->name)},
-        {"p10_us", r.times.p10_us},
-        {"p50_us", r.times.p50_us},
-        {"p90_us", r.times.p90_us},
-        {"tflops", r.tflops()},
-        {"gb_s", r.gb_s()},
-        {"pct_math_peak", percent_json(r.tflops() * 1000, r.math_gops)},
-        {"pct_mem_peak", percent_json(r.gb_s(), r.rotated ? bench.read_gb_s : 0)},
-        {"rms_error", r.rms_error},
-        {"sampled", r.sampled}};
+    boost::json::object object{{"phase", phase_of(c)},
+                               {"batch", c.batch},
+                               {"context", c.context},
+                               {"heads", c.heads},
+                               {"kv_heads", c.kv_heads},
+                               {"head_size", c.head_dim},
+                               {"kv_cache_dtype", std::string(c.cache->name)}};
+    add_figures(object, r, read_gb_s);
     add_bench_info(object, args, bench);
     print_json(object);
   }

@@ -48,22 +48,12 @@ boost::json::object gemm_json(const GemmCase& c, const GemmResult& r, double rea
       refused[peer.name] = peer.why_not;
     }
   }
-  return {{"scheme", c.scheme.name},
-          {"m", c.m},
-          {"n", c.n},
-          {"k", c.k},
-          {"kernel", r.kernel},
-          {"p10_us", r.times.p10_us},
-          {"p50_us", r.times.p50_us},
-          {"p90_us", r.times.p90_us},
-          {"tflops", r.tflops()},
-          {"gb_s", r.gb_s()},
-          {"pct_math_peak", percent_json(r.tflops() * 1000, r.math_gops)},
-          {"pct_mem_peak", percent_json(r.gb_s(), read_gb_s)},
-          {"rms_error", r.rms_error},
-          {"sampled", r.sampled},
-          {"peer", std::move(peers)},
-          {"peer_refused", std::move(refused)}};
+  boost::json::object object{
+      {"scheme", c.scheme.name}, {"m", c.m}, {"n", c.n}, {"k", c.k}, {"kernel", r.kernel}};
+  add_figures(object, r, read_gb_s);
+  object["peer"] = std::move(peers);
+  object["peer_refused"] = std::move(refused);
+  return object;
 }
 
 std::vector<std::string> gemm_row(const GemmCase& c, const GemmResult& r, double read_gb_s) {

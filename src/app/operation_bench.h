@@ -2,7 +2,7 @@
 // lists of sizes, percentages.
 #pragma once
 
-#include <boost/json/fwd.hpp>
+#include <boost/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,5 +32,19 @@ std::vector<int64_t> sizes_of(const Args& args, std::string_view option);
 // A percentage, or nothing where the limit is not known.
 std::string percent_text(double value, double limit);
 boost::json::value percent_json(double value, double limit);
+
+// What GemmResult and AttentionResult say in the same words; read_gb_s of 0: no part of memory's.
+template <class Result>
+void add_figures(boost::json::object& object, const Result& r, double read_gb_s) {
+  object["p10_us"] = r.times.p10_us;
+  object["p50_us"] = r.times.p50_us;
+  object["p90_us"] = r.times.p90_us;
+  object["tflops"] = r.tflops();
+  object["gb_s"] = r.gb_s();
+  object["pct_math_peak"] = percent_json(r.tflops() * 1000, r.math_gops);
+  object["pct_mem_peak"] = percent_json(r.gb_s(), read_gb_s);
+  object["rms_error"] = r.rms_error;
+  object["sampled"] = r.sampled;
+}
 
 }  // namespace mantissa
