@@ -70,11 +70,7 @@ __device__ int64_t units_of(const AttentionArgs& a, int kv_heads, int lane) {
 __device__ PageCursor find_unit(const AttentionArgs& a, int kv_heads, int64_t unit, int lane) {
   for (int base = 0; base < a.sequences; base += 32) {
     const int pages = base + lane < a.sequences ? span_of(a, kv_heads, base + lane).pages : 0;
-    int up_to = pages;
-    for (int step = 1; step < 32; step *= 2) {
-      const int below = __shfl_up_sync(0xffffffffu, up_to, step);
-      if (lane >= step) up_to += below;
-    }
+    const int up_to = warp_sum_up_to(pages);
     const uint32_t holders = __ballot_sync(0xffffffffu, unit < int64_t{up_to} * kv_heads);
     if (holders != 0) {
       const int owner = __ffs(static_cast<int>(holders)) - 1;
@@ -269,10 +265,7 @@ __global__ void __launch_bounds__(F::kWarps * 32, F::kShare)
                fetch.stages + stage * F::kStageBytes, lane);
       __syncwarp();  // every lane has read the stage
       fetch.ask(p, stage, lane);
-      if (++stage == F::kStages) {
-        stage = 0;
-        parity ^= 1;
-      }
+      ptx::next_stage(stage, parity, F::kStages);
     }
     leave_results(st, merge + warp * F::kRows * F::kMergeStride,
                   merge + F::kWarps * F::kRows * F::kMergeStride + warp * F::kRows * 2,
@@ -286,13 +279,8 @@ __global__ void __launch_bounds__(F::kWarps * 32, F::kShare)
 template <class F>
 void launch_kernel(const AttentionCall& call) {
   using T = typename F::Value;
-  static const bool configured = [] {
-    cuda_check(cudaFuncSetAttribute(attention_decode_kernel__sm90<F>,
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize, F::kSharedBytes),
-               "giving attention its shared memory");
-    return true;
-  }();
-  (void)configured;
+  allow_shared<attention_decode_kernel__sm90<F>>(F::kSharedBytes,
+                                                 "giving attention its shared memory");
   const DecodeParams<T> p{.out = reinterpret_cast<T*>(call.out.data),
                           .out_stride = call.out.stride,
                           .qkv = reinterpret_cast<const T*>(call.qkv.data),

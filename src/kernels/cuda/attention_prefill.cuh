@@ -98,12 +98,7 @@ struct Shared {
 struct At {
   int stage = 0;
   uint32_t parity = 0;
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
+  __device__ void advance() { ptx::next_stage(stage, parity, kStages); }
 };
 
 // ---- the tiles
@@ -145,18 +140,10 @@ template <class F>
 __device__ Work find_tile(const Params<typename F::Value>& p, int index, int lane) {
   for (int base = 0; base < p.a.sequences; base += 32) {
     const int tiles = base + lane < p.a.sequences ? tiles_of(p, base + lane) : 0;
-    int up_to = tiles * p.c.kv_heads;
-    for (int step = 1; step < 32; step *= 2) {
-      const int below = __shfl_up_sync(0xffffffffu, up_to, step);
-      if (lane >= step) up_to += below;
-    }
-    const uint32_t holders = __ballot_sync(0xffffffffu, index < up_to);
-    if (holders != 0) {
-      const int owner = __ffs(static_cast<int>(holders)) - 1;
-      const int before = __shfl_sync(0xffffffffu, up_to - tiles * p.c.kv_heads, owner);
-      return tile_of<F>(p, base + owner, __shfl_sync(0xffffffffu, tiles, owner), index - before);
-    }
-    index -= __shfl_sync(0xffffffffu, up_to, 31);
+    const Holder h = holder_of(index, tiles * p.c.kv_heads);
+    index -= h.before;
+    if (h.lane >= 0)
+      return tile_of<F>(p, base + h.lane, __shfl_sync(0xffffffffu, tiles, h.lane), index);
   }
   return {-1, 0, 0, 0, 0, 0, 0, 0};
 }
@@ -241,6 +228,25 @@ __device__ void reset_tiles(const Params<T>& p) {
   p.tiles[1] = 0;
 }
 
+// One warp: tile `index` to *sh.work, once nobody reads the one before, and its queries; after the
+// last tile, the counters.
+template <class F>
+__device__ Work begin_tile(const Shared<F>& sh, const Params<typename F::Value>& p,
+                           const CUtensorMap& map, int index, uint32_t& query_parity, int lane) {
+  const Work w = find_tile<F>(p, index, lane);
+  ptx::mbarrier_wait(sh.query_empty, query_parity);
+  query_parity ^= 1;
+  if (lane != 0) return w;
+  *sh.work = w;
+  ptx::mbarrier_arrive(sh.work_full);
+  if (w.sequence < 0) {
+    reset_tiles(p);
+  } else {
+    load_query(sh, p, map, w);
+  }
+  return w;
+}
+
 // One warp.
 template <class F>
 __device__ void produce(const Shared<F>& sh, const Params<typename F::Value>& p,
@@ -249,18 +255,7 @@ __device__ void produce(const Shared<F>& sh, const Params<typename F::Value>& p,
   uint32_t query_parity = 1;
   int index = static_cast<int>(blockIdx.x);
   for (;;) {
-    const Work w = find_tile<F>(p, index, lane);
-    ptx::mbarrier_wait(sh.query_empty, query_parity);
-    query_parity ^= 1;
-    if (lane == 0) {
-      *sh.work = w;
-      ptx::mbarrier_arrive(sh.work_full);
-      if (w.sequence < 0) {
-        reset_tiles(p);
-      } else {
-        load_query(sh, p, map, w);
-      }
-    }
+    const Work w = begin_tile(sh, p, map, index, query_parity, lane);
     if (w.sequence < 0) return;
     index = next_tile(p, lane);
     const unsigned char* page = page_of<F>(p, w, w.hi, lane);
@@ -397,18 +392,7 @@ __device__ void produce_codes(const Shared<F>& sh, const Params<typename F::Valu
   const int thread = static_cast<int>(threadIdx.x) - F::kGroups * 128;
   for (;;) {
     if (thread < 32) {
-      const Work w = find_tile<F>(p, index, lane);
-      ptx::mbarrier_wait(sh.query_empty, query_parity);
-      query_parity ^= 1;
-      if (lane == 0) {
-        *sh.work = w;
-        ptx::mbarrier_arrive(sh.work_full);
-        if (w.sequence < 0) {
-          reset_tiles(p);
-        } else {
-          load_query(sh, p, map, w);
-        }
-      }
+      const Work w = begin_tile(sh, p, map, index, query_parity, lane);
       if (w.sequence >= 0) index = next_tile(p, lane);
     }
     ptx::named_barrier(kProducerBarrier, F::kProducers * 128);  // *sh.work is this tile

@@ -353,13 +353,7 @@ void launch_kernel(const AttentionCall& call) {
   using T = typename F::Value;
   constexpr int kBytes = Shared<F>::kBytes;
   static_assert(kBytes <= 227 * 1024);
-  static const bool configured = [] {
-    cuda_check(cudaFuncSetAttribute(attention_prefill_kernel__sm90<F>,
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-               "giving attention its shared memory");
-    return true;
-  }();
-  (void)configured;
+  allow_shared<attention_prefill_kernel__sm90<F>>(kBytes, "giving attention its shared memory");
   const int box = F::kRows / call.group();
   const CUtensorMap query =
       tensor_map_heads(call.qkv.data, call.batch.tokens, call.args.heads, F::kDim, call.qkv.stride,

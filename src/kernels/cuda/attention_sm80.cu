@@ -60,20 +60,13 @@ __device__ Tile tile_at(const AttentionArgs& a, int index, int group) {
     if (s < a.sequences) tokens = a.query_start[s + 1] - a.query_start[s];
     const bool mine = tokens > 0 && is_short(tokens, group) == kShort;
     const int tiles = mine ? (tokens * group + kTileRows - 1) / kTileRows : 0;
-    int up_to = tiles;
-    for (int step = 1; step < 32; step *= 2) {
-      const int below = __shfl_up_sync(0xffffffffu, up_to, step);
-      if (lane >= step) up_to += below;
+    const Holder h = holder_of(index, tiles);
+    index -= h.before;
+    if (h.lane >= 0) {
+      const int seq = base + h.lane;
+      return {seq, index * kTileRows, a.query_start[seq], __shfl_sync(0xffffffffu, tokens, h.lane),
+              a.context_len[seq]};
     }
-    const uint32_t holders = __ballot_sync(0xffffffffu, index < up_to);
-    if (holders != 0) {
-      const int owner = __ffs(static_cast<int>(holders)) - 1;
-      const int before = __shfl_sync(0xffffffffu, up_to - tiles, owner);
-      const int seq = base + owner;
-      return {seq, (index - before) * kTileRows, a.query_start[seq],
-              __shfl_sync(0xffffffffu, tokens, owner), a.context_len[seq]};
-    }
-    index -= __shfl_sync(0xffffffffu, up_to, 31);
   }
   return {-1, 0, 0, 0, 0};
 }

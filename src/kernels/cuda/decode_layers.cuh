@@ -269,13 +269,8 @@ DecodePlan plan_all(const DecodeArgs& d) {
 template <class F, class A>
 void launch_kernel(const DecodeArgs& d, cudaStream_t stream) {
   void (*const kernel)(DecodeArgs, DecodePlan) = decode_layers_kernel__sm90<F, A>;
-  static const bool configured = [&] {
-    cuda_check(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kRingSharedMax),
-        "giving the layers' kernel its shared memory");
-    return true;
-  }();
-  (void)configured;
+  allow_shared<decode_layers_kernel__sm90<F, A>>(kRingSharedMax,
+                                                 "giving the layers' kernel its shared memory");
   const DecodePlan plan = plan_all<F>(d);
   // One block a multiprocessor, all at once: they wait for each other's rows. They get there
   // because nothing else stays: kernels before this one end by themselves, those after it start

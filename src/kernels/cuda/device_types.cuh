@@ -58,6 +58,27 @@ __device__ inline float warp_max(float x) {
   for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
   return x;
 }
+// The sum of x up to this lane's own.
+__device__ inline int warp_sum_up_to(int x) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int step = 1; step < 32; step *= 2) {
+    const int below = __shfl_up_sync(0xffffffffu, x, step);
+    if (lane >= step) x += below;
+  }
+  return x;
+}
+// A line of items of which each lane holds `count`: the lane that holds the index-th, and how many
+// lie before its own. Lane -1 where there are fewer; then `before` is their number.
+struct Holder {
+  int lane, before;
+};
+__device__ inline Holder holder_of(int index, int count) {
+  const int up_to = warp_sum_up_to(count);
+  const uint32_t holders = __ballot_sync(0xffffffffu, index < up_to);
+  if (holders == 0) return {-1, __shfl_sync(0xffffffffu, up_to, 31)};
+  const int lane = __ffs(static_cast<int>(holders)) - 1;
+  return {lane, __shfl_sync(0xffffffffu, up_to - count, lane)};
+}
 // Over the block (at most 1024 threads, a multiple of 32); every thread gets the result.
 template <class Fold>
 __device__ inline float block_fold(float x, const Fold& fold) {

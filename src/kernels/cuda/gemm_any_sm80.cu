@@ -190,13 +190,7 @@ __global__ void __launch_bounds__(kThreads, 2) gemm_any_kernel__sm80(AnyArgs a) 
 template <class T, bool kGrouped>
 void launch_any(const AnyArgs& a, cudaStream_t stream) {
   constexpr int kShared = 2 * sizeof(Stage);
-  static const bool configured = [] {
-    cuda_check(cudaFuncSetAttribute(gemm_any_kernel__sm80<T, kGrouped>,
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-               "giving gemm_any its shared memory");
-    return true;
-  }();
-  (void)configured;
+  allow_shared<gemm_any_kernel__sm80<T, kGrouped>>(kShared, "giving gemm_any its shared memory");
   launch("launching gemm_any", gemm_any_kernel__sm80<T, kGrouped>,
          {.grid = dim3(static_cast<unsigned>((a.m + kTileM - 1) / kTileM),
                        static_cast<unsigned>((a.n + kTileN - 1) / kTileN)),

@@ -3,6 +3,7 @@
 // 64 tokens; a line of x (the K of 128 bytes of weights) waits in shared memory, two in turn.
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/gemv.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/weight_stream.cuh"
 
 namespace mantissa::cuda {
@@ -124,32 +125,11 @@ void launch(const GemvArgs& a, cudaStream_t stream) {
   Plan p = plan_of<F>(a);
   p.token_bytes = 2 * F::kXBlock + F::kXPad;
   const int shared = 2 * kTokens * p.token_bytes;
-  static const bool configured = [&] {
-    cuda_check(cudaFuncSetAttribute(gemm_mixed_kernel__sm80<F>,
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-               "giving the mixed GEMM its shared memory");
-    return true;
-  }();
-  (void)configured;
+  allow_shared<gemm_mixed_kernel__sm80<F>>(shared, "giving the mixed GEMM its shared memory");
   const dim3 grid(static_cast<unsigned>((a.n + kWarps * kRows - 1) / (kWarps * kRows)),
                   static_cast<unsigned>((a.m + kTokens - 1) / kTokens));
   gemm_mixed_kernel__sm80<F><<<grid, kWarps * 32, static_cast<size_t>(shared), stream>>>(a, p);
   cuda_check(cudaGetLastError(), "launching gemm_mixed_kernel__sm80");
-}
-
-template <class T, int kSubs>
-void launch_zeros(const GemvArgs& a, cudaStream_t stream) {
-  if (a.w_zero != nullptr) return launch<Format<GemvWeight::kS4, T, kSubs, true>>(a, stream);
-  launch<Format<GemvWeight::kS4, T, kSubs, false>>(a, stream);
-}
-template <class T>
-void launch_values(const GemvArgs& a, cudaStream_t stream) {
-  if (a.weight == GemvWeight::kRun) return launch<Format<GemvWeight::kRun, T>>(a, stream);
-  if (a.weight == GemvWeight::kE4M3) return launch<Format<GemvWeight::kE4M3, T>>(a, stream);
-  if (a.weight == GemvWeight::kS8) return launch<Format<GemvWeight::kS8, T>>(a, stream);
-  if (a.group_cols == 32) return launch_zeros<T, 4>(a, stream);
-  if (a.group_cols == 64) return launch_zeros<T, 2>(a, stream);
-  launch_zeros<T, 1>(a, stream);
 }
 
 }  // namespace
@@ -162,11 +142,7 @@ std::string gemm_mixed_sm80_why_not(const GemvArgs& a) {
 
 void gemm_mixed__sm80(const GemvArgs& a, cudaStream_t stream) {
   if (a.m == 0 || a.n == 0) return;
-  if (a.input != GemvInput::kRun || a.run_is_f16) {
-    launch_values<__half>(a, stream);
-  } else {
-    launch_values<__nv_bfloat16>(a, stream);
-  }
+  with_floats(a, [&](auto format) { launch<decltype(format)>(a, stream); });
 }
 
 }  // namespace mantissa::cuda

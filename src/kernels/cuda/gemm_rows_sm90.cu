@@ -424,10 +424,7 @@ __device__ void consume(typename F::Sum (&sums)[F::kRegs], const GemvArgs& a, co
       }
     }
     read = slot;
-    if (++slot == l.stages) {
-      slot = 0;
-      parity ^= 1;
-    }
+    ptx::next_stage(slot, parity, l.stages);
   }
   ptx::wgmma_wait<0>();
 }
@@ -695,13 +692,8 @@ Layout layout_of(const GemvArgs& a) {
 template <class F>
 void launch_mix(const GemvArgs& a, cudaStream_t stream) {
   void (*const kernel)(CUtensorMap, CUtensorMap, GemvArgs, Layout) = gemm_rows_kernel__sm90<F>;
-  static const bool configured = [&] {
-    cuda_check(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedMax),
-        "giving the GEMM of few tokens its shared memory");
-    return true;
-  }();
-  (void)configured;
+  allow_shared<gemm_rows_kernel__sm90<F>>(kSharedMax,
+                                          "giving the GEMM of few tokens its shared memory");
   const Layout l = layout_of<F>(a);
   const CUtensorMap weights =
       tensor_map_plain(a.w, a.n, a.row_bytes, F::kWeightRow, kTileN, F::kWeightRow == kSwizzleRow);

@@ -114,12 +114,7 @@ struct Ring {
   uint64_t *full, *empty;  // [kStages]
   int stage = 0;
   uint32_t parity = 0;
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
+  __device__ void advance() { ptx::next_stage(stage, parity, kStages); }
 };
 
 // The weights of the first stages are asked for before the kernel that makes A has ended.
@@ -601,14 +596,7 @@ void launch_row(const GemmArgs& args, const Params& p, cudaStream_t stream) {
       args.residual == nullptr
           ? a
           : tensor_map_k_major(args.residual, 2, args.m, args.n, args.residual_stride, 64);
-  static const bool configured = [] {
-    cuda_check(
-        cudaFuncSetAttribute(gemm_kernel__sm90<R>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             R::kConfig.shared_bytes()),
-        "giving the GEMM its shared memory");
-    return true;
-  }();
-  (void)configured;
+  allow_shared<gemm_kernel__sm90<R>>(C.shared_bytes(), "giving the GEMM its shared memory");
   const int clusters = std::min(multiprocessors() / kCluster, p.tiles_m * p.tiles_n);
   launch("launching gemm_kernel__sm90", gemm_kernel__sm90<R>,
          {.grid = dim3(static_cast<unsigned>(clusters * kCluster)),

@@ -123,13 +123,8 @@ Blocks blocks_of(const GemvArgs& a, const Plan& p, void (*kernel)(GemvArgs, Plan
 template <class F>
 void launch_format(const GemvArgs& a, cudaStream_t stream) {
   void (*const kernel)(GemvArgs, Plan) = gemv_kernel__sm80<F>;
-  static const bool configured = [&] {
-    cuda_check(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_max()),
-        "giving the small-batch linear its shared memory");
-    return true;
-  }();
-  (void)configured;
+  allow_shared<gemv_kernel__sm80<F>>(shared_max(),
+                                     "giving the small-batch linear its shared memory");
   const Plan p = plan_of<F>(a);
   const Blocks blocks = blocks_of<F>(a, p, kernel);
   launch("launching gemv_kernel__sm80", kernel,

@@ -272,13 +272,8 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
 template <class F>
 void launch_format(const GemvArgs& a, cudaStream_t stream) {
   void (*const kernel)(GemvArgs, Plan, Ring) = gemv_kernel__sm90<F>;
-  static const bool configured = [&] {
-    cuda_check(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kRingSharedMax),
-        "giving the small-batch linear its shared memory");
-    return true;
-  }();
-  (void)configured;
+  allow_shared<gemv_kernel__sm90<F>>(kRingSharedMax,
+                                     "giving the small-batch linear its shared memory");
   const Plan p = ring_plan_of<F>(a);
   const Ring ring = ring_of<F>(a, p);
   const int tiles = (a.n + kRows - 1) / kRows;

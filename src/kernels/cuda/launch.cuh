@@ -23,6 +23,18 @@ struct LaunchShape {
   int cluster = 1;  // blocks of x that share memory; needs sm_90
 };
 
+// Lets launches of kKernel have up to `bytes` of shared memory. One kernel always asks for the
+// same: the driver hears it once. `doing` stands in the Error where it refuses.
+template <auto kKernel>
+void allow_shared(int bytes, const char* doing) {
+  static const bool allowed = [&] {
+    cuda_check(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+               doing);
+    return true;
+  }();
+  (void)allowed;
+}
+
 // `what` names the kernel in the Error when the launch is refused.
 template <class... Parameters, class... Arguments>
 void launch(const char* what, void (*kernel)(Parameters...), const LaunchShape& shape,

@@ -90,6 +90,13 @@ __device__ inline void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
   }
 }
 
+// On to the next of `stages` stages of a ring; their barriers' phases turn with each round.
+__device__ inline void next_stage(int& stage, uint32_t& parity, int stages) {
+  if (++stage < stages) return;
+  stage = 0;
+  parity ^= 1;
+}
+
 // ---- clusters
 constexpr int kClusterMax = 8;  // blocks, on any GPU that has them
 // To the same address of another block of the cluster; visible after cluster_sync. sm_90.

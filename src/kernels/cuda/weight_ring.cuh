@@ -51,11 +51,7 @@ struct RingCursor {
   uint32_t parity = 0;  // of the phase in which the stage is full
   unsigned tile = 0;
 
-  __device__ void next_stage(const Ring& ring) {
-    if (++slot < ring.stages) return;
-    slot = 0;
-    parity ^= 1;
-  }
+  __device__ void next_stage(const Ring& ring) { ptx::next_stage(slot, parity, ring.stages); }
   __device__ unsigned of_tile() const { return tile % kTilesAhead; }
   __device__ uint32_t tile_parity() const { return tile / kTilesAhead % 2; }
 };
@@ -72,10 +68,7 @@ struct LoadCursor : RingCursor {
       ++flying;
     } else {
       ptx::mbarrier_wait(full + oldest, oldest_parity);
-      if (++oldest == ring.stages) {
-        oldest = 0;
-        oldest_parity ^= 1;
-      }
+      ptx::next_stage(oldest, oldest_parity, ring.stages);
     }
     ptx::mbarrier_wait(empty + slot, parity ^ 1);
   }

@@ -219,4 +219,38 @@ Plan plan_of(const GemvArgs& a) {
           .group_inverse = ((1 << kInverseBits) + group_blocks - 1) / group_blocks};
 }
 
+// ---- host: run(Format) for operands; codes against codes are multiplied as f16
+
+template <class T, int kSubs, class Run>
+void with_zeros(const GemvArgs& a, const Run& run) {
+  if (a.w_zero != nullptr) return run(Format<GemvWeight::kS4, T, kSubs, true>{});
+  run(Format<GemvWeight::kS4, T, kSubs, false>{});
+}
+template <class T, class Run>
+void with_groups(const GemvArgs& a, const Run& run) {
+  if (a.group_cols == 32) return with_zeros<T, 4>(a, run);
+  if (a.group_cols == 64) return with_zeros<T, 2>(a, run);
+  with_zeros<T, 1>(a, run);
+}
+template <class T, class Run>
+void with_values(const GemvArgs& a, const Run& run) {
+  if (a.weight == GemvWeight::kRun) return run(Format<GemvWeight::kRun, T>{});
+  if (a.weight == GemvWeight::kE4M3) return run(Format<GemvWeight::kE4M3, T>{});
+  if (a.weight == GemvWeight::kS8) return run(Format<GemvWeight::kS8, T>{});
+  if (a.weight == GemvWeight::kS4) return with_groups<T>(a, run);
+  check(false, "a small-batch linear of weights that its format table holds");
+}
+// All but int8 codes on both sides.
+template <class Run>
+void with_floats(const GemvArgs& a, const Run& run) {
+  if (a.input != GemvInput::kRun || a.run_is_f16) return with_values<__half>(a, run);
+  with_values<__nv_bfloat16>(a, run);
+}
+template <class Run>
+void with_format(const GemvArgs& a, const Run& run) {
+  if (a.weight == GemvWeight::kS8 && a.input == GemvInput::kS8)
+    return run(Format<GemvWeight::kS8, int8_t>{});
+  with_floats(a, run);
+}
+
 }  // namespace mantissa::cuda
