@@ -52,7 +52,7 @@ def watch(command):
 
 
 def run(command, args):
-    """The command's output; again where other processes took part of the machine meanwhile."""
+    """The command's standard output, and its standard error; again where other processes took part of the machine meanwhile."""
     name = pathlib.Path(str(command[0])).name
     # Watched from inside the launcher, which may wait.
     whole = shlex.split(args.launcher) + [sys.executable, __file__, "--watch"]
@@ -64,7 +64,7 @@ def run(command, args):
             raise RuntimeError(f"{name} failed: {' / '.join(tail)}")
         others = float(done.stderr.strip().splitlines()[-1])
         if args.neighbour is not None or others < OTHERS_MOST:
-            return done.stdout
+            return done.stdout, done.stderr
         print(f"{name}, attempt {attempt + 1}: other processes took {others:.2f} cores",
               file=sys.stderr)
     raise RuntimeError(f"{name}: the machine was never free")
@@ -86,7 +86,7 @@ class Ours:
                    a.lm_head_scheme]
         if not (pathlib.Path(a.model) / "tokenizer.json").exists():
             command += ["--load-format", "dummy"]
-        result = json.loads(run(command, a))
+        result = json.loads(run(command, a)[0])
         key = "prefill_tok_s" if measure == "prefill" else "decode_tok_s"
         state = {k: result.get(k) for k in ("read_gb_s_before", "read_gb_s_after",
                                             "core_round_trip_ns_before",
@@ -102,14 +102,15 @@ class Peer:
         a = self.args
         if measure in ("prefill", "decode"):
             prompt, answer = (PROMPT, 0) if measure == "prefill" else (0, ANSWER)
-            out = run([self.folder / "llama-bench", "-m", gguf, "-p", prompt, "-n", answer, "-r",
-                       a.iterations, "-t", a.threads, "-o", "json"], a)
+            out, _ = run([self.folder / "llama-bench", "-m", gguf, "-p", prompt, "-n", answer,
+                          "-r", a.iterations, "-t", a.threads, "-o", "json"], a)
             return json.loads(out[out.index("["):])[0]["avg_ts"]
         batch = batch_of(measure)
-        out = run([self.folder / "llama-batched-bench", "-m", gguf, "-npp", BATCH_PROMPT, "-ntg",
-                   BATCH_ANSWER - 1, "-npl", batch, "-t", a.threads, "-c",
-                   batch * (BATCH_PROMPT + BATCH_ANSWER + 32)], a)
-        rows = re.findall(r"^\|" + r"\s*([\d.]+)\s*\|" * 10 + r"\s*$", out, re.M)
+        # llama.cpp has the table on standard output, ik_llama.cpp on standard error.
+        written = run([self.folder / "llama-batched-bench", "-m", gguf, "-npp", BATCH_PROMPT,
+                       "-ntg", BATCH_ANSWER - 1, "-npl", batch, "-t", a.threads, "-c",
+                       batch * (BATCH_PROMPT + BATCH_ANSWER + 32)], a)
+        rows = re.findall(r"^\|" + r"\s*([\d.]+)\s*\|" * 10 + r"\s*$", "\n".join(written), re.M)
         if not rows:
             raise RuntimeError(f"{self.name}: no row in the output of llama-batched-bench")
         return float(rows[-1][7])  # PP TG B N_KV T_PP S_PP T_TG S_TG T S

@@ -35,19 +35,25 @@ void print_rows(const Args& args, const Table& table) {
   print_json(rows);
 }
 
-// Which kernel runs the scheme on this device, or why none does.
+// Which kernel runs the scheme on this device; why none does, or what else it needs.
 struct SchemeStatus {
   std::string kernel, why_not;
 };
 SchemeStatus status_of(const Scheme& scheme, const Ops& ops, Queue* queue) {
-  if (needs_calibration(scheme)) return {"", "needs calibrated activation scales"};
   const WeightRequest request{
       .name = "a layer", .scheme = scheme, .run_dtype = &kBF16, .rows = kRows, .cols = kCols};
   try {
-    return {std::string(ops.plan_weight(request, queue).kernel->name), ""};
+    return {std::string(ops.plan_weight(request, queue).kernel->name),
+            needs_calibration(scheme) ? "needs calibrated activation scales" : ""};
   } catch (const Error& e) {
     return {"", e.found};
   }
+}
+
+std::string cell_of(const Scheme& scheme, const SchemeStatus& status, bool json) {
+  if (status.kernel.empty()) return json ? "" : "none";
+  if (json || !needs_calibration(scheme)) return status.kernel;
+  return status.kernel + " with --calibrate";
 }
 
 // Recipes are for those who know that they want one: JSON has them, the table does not.
@@ -77,7 +83,7 @@ void run_schemes(const Args& args) {
              describe(scheme.weight, kBF16),
              describe(scheme.activation, kBF16),
              fixed(bits_per_weight(scheme.weight, kRows, kCols, kBF16), 3),
-             status.kernel.empty() ? "not yet" : status.kernel};
+             cell_of(scheme, status, json)};
     if (json) cells.insert(cells.end(), {status.why_not, std::string(row.source)});
   }
   print_rows(args, table);
