@@ -84,7 +84,7 @@ ModelOptions reference_options(ModelOptions options, const Reference& reference)
   options.scheme = reference.scheme;
   if (options.device == reference.device) return options;
   options.device = reference.device;
-  options.attention_backend = options.decode_layers = "auto";
+  options.attention_backend = options.decode_layers = options.isa = "auto";
   options.fast_accum = options.enforce_eager = false;
   options.gpu_memory_utilization = 0;
   return options;
