@@ -47,24 +47,59 @@ constexpr CoderRow kCoders[] = {{&kE4M3, Coder::kE4m3},
                                 {&kE2M3, Coder::kE2m3},
                                 {&kE2M1, Coder::kE2m1}};
 
+// Makes the codes of a spec from values of a run dtype.
+class CodeMaker {
+ public:
+  CodeMaker(const Spec& spec, const RecipeRow& recipe, Format run, const RowsKernels& kernels)
+      : elem_(*spec.elem), kernels_(kernels) {
+    made_ = !elem_.is_float();
+    for (const CoderRow& row : kCoders) {
+      if (!(*row.elem == elem_)) continue;
+      args_.coder = row.coder;
+      made_ = true;
+    }
+    args_.run = run;
+    args_.divide = recipe.apply == Apply::kDivide;
+    args_.mask = (1u << elem_.bits()) - 1;
+  }
+  // Whether the instruction set's code makes this element.
+  bool made() const { return made_; }
+
+  struct Factors {
+    const float* of_blocks;
+    int64_t block;
+    int32_t zero;
+  };
+  void encode(const Factors& factors, const std::byte* x, int64_t count, uint8_t* codes) const {
+    EncodeArgs args = args_;
+    args.factors = factors.of_blocks;
+    args.block = factors.block;
+    args.zero = factors.zero;
+    args.low = static_cast<float>(min_value(elem_) - factors.zero);
+    args.high = static_cast<float>(max_value(elem_) - factors.zero);
+    kernels_.encode(args, x, count, codes);
+  }
+
+ private:
+  const Elem& elem_;
+  const RowsKernels& kernels_;
+  EncodeArgs args_{};
+  bool made_ = false;
+};
+
 // One quantized form: which code makes it.
 class FormWriter {
  public:
   FormWriter(const QuantizedActivation& form, const Elem& run, const CpuQueue& queue)
-      : form_(form), kernels_(kernels_of(queue)), recipe_(find_recipe(form.spec)), run_(run) {
+      : form_(form),
+        kernels_(kernels_of(queue)),
+        recipe_(find_recipe(form.spec)),
+        run_(run),
+        format_(run_format(run)),
+        coder_(form.spec, recipe_, format_, kernels_) {
     const Spec& spec = form.spec;
-    const Elem& elem = *spec.elem;
-    args_.run = run_format(run);
-    bool made = !elem.is_float();
-    for (const CoderRow& row : kCoders) {
-      if (!(*row.elem == elem)) continue;
-      args_.coder = row.coder;
-      made = true;
-    }
-    args_.divide = recipe_.apply == Apply::kDivide;
-    args_.mask = (1u << elem.bits()) - 1;
     const bool plain = recipe_.apply == Apply::kDivide || recipe_.apply == Apply::kMultiply;
-    fast_ = made && plain && !recipe_.ties_down;
+    fast_ = coder_.made() && plain && !recipe_.ties_down;
     input_ = recipe_input(spec, kF32);
     if (spec.global_scale && spec.when == When::kStatic) set_global(*form.global_scale);
   }
@@ -109,7 +144,7 @@ class FormWriter {
     queue.pool.parallel_for(x.rows, grain, [&](int worker, int64_t begin, int64_t end) {
       Range& own = ranges[static_cast<size_t>(worker)];
       for (int64_t r = begin; r < end; ++r) {
-        const Range row = kernels_.range(args_.run, x.row(r), x.cols);
+        const Range row = kernels_.range(format_, x.row(r), x.cols);
         own = {std::min(own.min, row.min), std::max(own.max, row.max)};
       }
     });
@@ -143,14 +178,39 @@ class FormWriter {
     input_.global_scale = scale;
   }
 
+  // Whether a scale is the quantizer's of its values, not given.
+  bool makes_scales() const { return form_.spec.when != When::kStatic || form_.spec.global_scale; }
+
   // A row, block by block.
   void write_blocks(const RecipeInput& input, int64_t r, const std::byte* x, int64_t cols) const {
+    if (form_.spec.block.cols != kAll && !form_.spec.asymmetric && makes_scales())
+      return write_groups(input, r, x, cols);
     const int64_t block = form_.spec.block.cols == kAll ? cols : form_.spec.block.cols;
     const int64_t bytes = run_.bits() / 8;
     for (int64_t from = 0; from < cols; from += block) {
       const int64_t count = std::min(block, cols - from);
       const std::byte* piece = x + from * bytes;
       encode_block(scale_for(input, r, from / block, piece, count), r, from, piece, count);
+    }
+  }
+
+  // Symmetric groups of a row, many at a time: a few of 16 values would be all calls.
+  void write_groups(const RecipeInput& input, int64_t r, const std::byte* x, int64_t cols) const {
+    constexpr int64_t kGroups = 64;
+    float amax[kGroups], factors[kGroups];
+    const int64_t block = form_.spec.block.cols, bytes = run_.bits() / 8;
+    float* scales = form_.scales.row(form_.spec.block.rows == kAll ? 0 : r).data();
+    for (int64_t from = 0; from < cols; from += kGroups * block) {
+      const int64_t count = std::min(kGroups * block, cols - from);
+      const std::byte* piece = x + from * bytes;
+      kernels_.block_amax(format_, piece, count, block, amax);
+      for (int64_t g = 0; g * block < count; ++g) {
+        const BlockScale found =
+            block_scale(recipe_.rule, input, {.amax = amax[g], .min = 0, .max = 0});
+        *scales++ = found.scale;
+        factors[g] = found.factor;
+      }
+      coder_.encode({factors, block, 0}, piece, count, form_.codes.row(r).data() + from);
     }
   }
 
@@ -161,10 +221,9 @@ class FormWriter {
     float& scale = form_.scales.row(scale_row)[static_cast<size_t>(block)];
     int32_t* zero =
         spec.asymmetric ? &form_.zero_points.row(scale_row)[static_cast<size_t>(block)] : nullptr;
-    if (spec.when == When::kStatic && !spec.global_scale)
-      return given_scale(recipe_, scale, zero == nullptr ? 0 : *zero);
+    if (!makes_scales()) return given_scale(recipe_, scale, zero == nullptr ? 0 : *zero);
     const BlockScale found =
-        block_scale(recipe_.rule, input, block_range(kernels_.range(args_.run, x, count)));
+        block_scale(recipe_.rule, input, block_range(kernels_.range(format_, x, count)));
     scale = found.scale;
     if (zero != nullptr) *zero = found.zero;
     return found;
@@ -172,21 +231,17 @@ class FormWriter {
 
   void encode_block(const BlockScale& scale, int64_t r, int64_t from, const std::byte* x,
                     int64_t count) const {
-    EncodeArgs args = args_;
-    args.factor = scale.factor;
-    args.zero = scale.zero;
-    const Elem& elem = *form_.spec.elem;
-    args.low = static_cast<float>(min_value(elem) - scale.zero);
-    args.high = static_cast<float>(max_value(elem) - scale.zero);
-    kernels_.encode(args, x, count, form_.codes.row(r).data() + from);
+    coder_.encode({&scale.factor, std::max<int64_t>(count, 1), scale.zero}, x, count,
+                  form_.codes.row(r).data() + from);
   }
 
   const QuantizedActivation& form_;
   const RowsKernels& kernels_;
   RecipeRow recipe_;
   const Elem& run_;
+  Format format_;
+  CodeMaker coder_;
   RecipeInput input_{};
-  EncodeArgs args_{};
   bool fast_ = false;
 };
 

@@ -30,7 +30,8 @@ struct EncodeArgs {
   Format run;  // of the values
   Coder coder;
   bool divide;
-  float factor;
+  const float* factors;  // of blocks of `block` values
+  int64_t block;
   float low, high;  // integers: of units, zero point not yet added
   int32_t zero;
   uint32_t mask;
@@ -53,6 +54,8 @@ struct RowsKernels {
   // One row: out[i] = fn(x[i]) * x[cols + i].
   void (*gate)(Format run, Gate fn, const std::byte* x, int64_t cols, std::byte* out);
   Range (*range)(Format run, const std::byte* x, int64_t count);
+  // The largest finite magnitude of each block of values; the last may be short.
+  void (*block_amax)(Format run, const std::byte* x, int64_t count, int64_t block, float* amax);
   // A NaN is taken as 0.
   void (*encode)(const EncodeArgs&, const std::byte* x, int64_t count, uint8_t* codes);
 };
