@@ -20,7 +20,18 @@ bool is_static(const std::string& scheme) {
 
 }  // namespace
 
+void refuse_calibration_without_text(const Args& args) {
+  if (args.given("calibrate")) return;
+  for (const char* name : {"calibrate-samples", "calibrate-seq-len"}) {
+    if (args.given(name)) {
+      throw Error(text("--", name, " has no effect without --calibrate"),
+                  "add --calibrate FILE, or leave it out");
+    }
+  }
+}
+
 void calibrate_inputs(const Args& args, ModelOptions& options) {
+  refuse_calibration_without_text(args);
   const std::string& file = args.text("calibrate");
   const bool body = is_static(options.scheme), head = is_static(options.lm_head_scheme);
   if (file.empty() || !(body || head)) return;
@@ -37,7 +48,7 @@ void calibrate_inputs(const Args& args, ModelOptions& options) {
                                    config.max_position_embeddings, context_of(options, config)});
   const Tokenizer tokenizer = open_tokenizer(args, options.folder);
   const int32_t bos = prefix_token(args, tokenizer, config);
-  const std::vector<int32_t> tokens = tokenizer.encode(read_file(file, kFileBytesMax), false);
+  const std::vector<int32_t> tokens = tokenizer.encode(read_text(args, file, kFileBytesMax), false);
   if (tokens.empty()) throw Error(text("--calibrate ", file, ": no text"), "give another file");
   const std::vector<Window> windows =
       calibration_windows(tokens, bos, args.integer("calibrate-samples"), length, head);

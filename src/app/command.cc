@@ -33,11 +33,18 @@ std::optional<double> real_of(const std::string& text) {
   return value;
 }
 
+// Whole numbers in full while they can be read at a glance: 1048576, 1e+15.
+std::string bound_text(double bound) {
+  const bool whole = bound == std::floor(bound) && std::abs(bound) < 1e9;
+  return whole ? text(static_cast<int64_t>(bound)) : text(bound);
+}
+
 std::string range_text(const Option& option) {
   const bool least = std::isfinite(option.least), most = std::isfinite(option.most);
-  if (least && most) return text(" from ", option.least, " to ", option.most);
-  if (least) return text(" of at least ", option.least);
-  if (most) return text(" of at most ", option.most);
+  if (least && most)
+    return text(" from ", bound_text(option.least), " to ", bound_text(option.most));
+  if (least) return text(" of at least ", bound_text(option.least));
+  if (most) return text(" of at most ", bound_text(option.most));
   return "";
 }
 
@@ -110,16 +117,21 @@ std::vector<std::string> normalized(std::span<const char* const> argv) {
   return out;
 }
 
-void refuse_extras(const Slots& slots) {
-  std::vector<std::string> known;
-  for (const Slots::Slot& slot : slots.slots)
+// after_dashes: what follows "--", which CLI11 keeps apart.
+void refuse_extras(const Slots& slots, const std::vector<std::string>& after_dashes) {
+  std::vector<std::string> known, extras = slots.app->remaining();
+  bool takes_text = false;
+  for (const Slots::Slot& slot : slots.slots) {
+    takes_text |= slot.option->meta == "TEXT";
     for (std::string_view name : split_list(slot.option->names)) known.emplace_back(name);
-  for (const std::string& extra : slots.app->remaining()) {
+  }
+  extras.insert(extras.end(), after_dashes.begin(), after_dashes.end());
+  for (const std::string& extra : extras) {
     if (extra == "--") continue;
     const std::string help = text("see `mantissa ", slots.verb->name, " --help`");
     if (!extra.starts_with("-")) {
       throw Error(text("unexpected argument ", quoted(extra), " for `", slots.verb->name, "`"),
-                  text("quote a text that has spaces; ", help));
+                  takes_text ? text("quote a text that has spaces; ", help) : help);
     }
     const std::string nearest = nearest_name(extra, known);
     throw Error(text("`", slots.verb->name, "` has no option ", printable(extra)),
@@ -127,19 +139,19 @@ void refuse_extras(const Slots& slots) {
   }
 }
 
-// --device names a backend that is compiled in.
-void check_device(const std::string& device) {
+}  // namespace
+
+void check_device(const std::string& device, const std::string& given_as,
+                  const std::string& prefix) {
   if (device == "auto") return;
   std::vector<std::string> names;
   for (const Ops* ops : all_ops()) {
     if (ops->name == device) return;
-    names.emplace_back(ops->name);
+    names.push_back(text(prefix, ops->name));
   }
-  throw Error(text("--device ", device, ": this build has no ", device, " backend"),
-              text("use --device ", join(names, " or --device ")));
+  throw Error(text(given_as, ": this build has no ", printable(device), " backend"),
+              text("use ", join(names, " or ")));
 }
-
-}  // namespace
 
 class ArgsBuilder {
  public:
@@ -249,12 +261,17 @@ struct Parser {
       if (group->parsed()) return name;
     return "";
   }
+
+  // What stands where a command should.
+  std::vector<std::string> unknown_words() const {
+    const std::string group = chosen_group();
+    return group.empty() ? app.remaining() : groups.find(group)->second->remaining();
+  }
 };
 
 [[noreturn]] void refuse_verb(const Parser& parser) {
   const std::string group = parser.chosen_group();
-  const std::vector<std::string> words =
-      group.empty() ? parser.app.remaining() : parser.groups.find(group)->second->remaining();
+  const std::vector<std::string> words = parser.unknown_words();
   const std::string prefix = group.empty() ? "" : group + " ";
   if (words.empty())
     throw Error(group.empty() ? "no command" : text("`", group, "` needs to know what"),
@@ -263,6 +280,11 @@ struct Parser {
   for (const Verb* verb : all_verbs())
     if (verb->name.starts_with(prefix)) names.emplace_back(verb->name);
   const std::string found = prefix + words.front();
+  if (words.front().starts_with("-")) {
+    throw Error(text("`mantissa", group.empty() ? "" : " " + group, "` has no option ",
+                     printable(words.front())),
+                text("name a command first: one of ", join(names, ", ")));
+  }
   const std::string nearest = nearest_name(found, names);
   throw Error(text("there is no command ", quoted(found)),
               nearest.empty()
@@ -279,6 +301,7 @@ void parse_and_run(std::span<const char* const> argv) {
     parser.app.parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {
     const Slots* slots = parser.chosen();
+    if (slots == nullptr && !parser.unknown_words().empty()) refuse_verb(parser);
     print_text(slots != nullptr ? verb_help(*slots->verb) : overview_help(parser.chosen_group()));
     return;
   } catch (const CLI::ParseError& e) {
@@ -294,9 +317,9 @@ void parse_and_run(std::span<const char* const> argv) {
                   "`mantissa --version` takes --json only");
     return print_version(parser.json);
   }
-  refuse_extras(*slots);
+  refuse_extras(*slots, parser.app.remaining());
   const Args args = ArgsBuilder::build(*slots);
-  check_device(args.text("device"));
+  check_device(args.text("device"), "--device " + args.text("device"), "--device ");
   slots->verb->run(args);
 }
 

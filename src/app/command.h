@@ -83,6 +83,11 @@ std::span<const Option> common_options();
 std::span<const Option> model_options(unsigned groups);
 std::span<const Option> limit_options();
 
+// Throws Error where `device` is neither auto nor a backend that is compiled in. given_as: how the
+// user named it; prefix: what stands before a device's name there.
+void check_device(const std::string& device, const std::string& given_as,
+                  const std::string& prefix);
+
 // Parses and runs one command line; the exit code: 0 done, 1 the run failed, 2 wrong input.
 int run_command_line(std::span<const char* const> argv);
 

@@ -344,14 +344,15 @@ report::Page compare_page(const Comparison& c) {
   page.title = text(c.model, ": what each scheme costs and gives");
   page.lead = text(others, others == 1 ? " scheme" : " schemes", " against ",
                    reference_of(c).scheme, ", measured by Mantissa.");
-  page.facts = {{"Model", text(c.model, ", ", c.parameters, " parameters")},
-                {"Text", c.text},
-                {"Tokens scored", text(c.tokens, " in ", c.windows, " windows of up to ", c.ctx)},
-                {"Device", c.device},
-                {"Run dtype", c.dtype},
-                {"Speed", text("1 sequence, ", c.input_len, " tokens in, ", c.output_len, " out")},
-                {"Version", text("Mantissa ", c.version, ", commit ", c.commit)},
-                {"Date", c.date}};
+  page.facts = {
+      {"Model", text(c.model, ", ", c.parameters, " parameters")},
+      {"Text", c.text},
+      {"Tokens scored", text(c.tokens, " in ", counted(c.windows, "window"), " of up to ", c.ctx)},
+      {"Device", c.device},
+      {"Run dtype", c.dtype},
+      {"Speed", text("1 sequence, ", c.input_len, " tokens in, ", c.output_len, " out")},
+      {"Version", text("Mantissa ", c.version, ", commit ", c.commit)},
+      {"Date", c.date}};
   page.command = c.command;
   const Table table = compare_table(c);
   page.table = {.header = table.header, .rows = table.rows, .failures = {}, .caption = ""};

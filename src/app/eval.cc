@@ -119,7 +119,8 @@ void print_results(const Args& args, std::span<const TaskResult> results) {
   }
   print_text(lm_eval_table(results));
   for (const TaskResult& result : results) {
-    note(text(result.task, ": ", result.documents, " documents, ", human_seconds(result.seconds)));
+    note(text(result.task, ": ", counted(result.documents, "document"), ", ",
+              human_seconds(result.seconds)));
     if (!result.divergence) continue;
     Table table{{"task", "against"}, {{result.task, args.text("kld-against")}}};
     add_divergence(table, *result.divergence);
@@ -131,7 +132,11 @@ void run(const Args& args) {
   if (split_list(args.text("tasks")).empty())
     throw Error("no tasks are given", "use --tasks wikitext");
   std::vector<const TaskRow*> tasks;
-  for (std::string_view name : split_list(args.text("tasks"))) tasks.push_back(&find_task(name));
+  for (std::string_view name : split_list(args.text("tasks"))) {
+    tasks.push_back(&find_task(name));
+    if (std::ranges::count(tasks, tasks.back()) > 1)
+      throw Error(text("--tasks names ", name, " twice"), "name each task once");
+  }
   std::vector<TaskResult> results;
   results.reserve(tasks.size());
   for (const TaskRow* task : tasks) results.push_back(task->run(args));

@@ -53,7 +53,7 @@ FileWindows file_windows(const Args& args, const Tokenizer& tokenizer, const Mod
   const int64_t ctx = ctx_of(args, options, config);
   const int32_t bos = prefix_token(args, tokenizer, config);
   const std::vector<int32_t> tokens =
-      tokenizer.encode(read_file(args.text("file"), kFileBytesMax), false);
+      tokenizer.encode(read_text(args, args.text("file"), kFileBytesMax), false);
   if (tokens.empty()) throw Error(text(args.text("file"), " has no text"), "give another --file");
   FileWindows out{perplexity_windows(tokens, bos, ctx, stride), ctx};
   keep_first(out.windows, args.integer("limit"));
@@ -76,7 +76,7 @@ Reference reference_of(const std::string& text, const std::string& device) {
     throw Error(mantissa::text("--kld-against ", quoted(text), " has no ",
                                out.scheme.empty() ? "scheme before the @" : "device after the @"),
                 "write SCHEME or SCHEME@DEVICE, as in bf16@cpu");
-  if (out.device != "auto") (void)find_ops(out.device);
+  check_device(out.device, "--kld-against " + text, out.scheme + "@");
   return out;
 }
 

@@ -58,7 +58,7 @@ std::vector<std::string> prompts_of(const Args& args) {
   }
   std::vector<std::string> prompts = args.list("prompt");
   if (args.given("prompts-file")) {
-    const std::string content = read_file(args.text("prompts-file"), kPromptsBytesMax);
+    const std::string content = read_text(args, args.text("prompts-file"), kPromptsBytesMax);
     for (size_t at = 0; at < content.size();) {
       const size_t end = std::min(content.find('\n', at), content.size());
       std::string line = content.substr(at, end - at);
@@ -201,7 +201,8 @@ std::vector<std::vector<int32_t>> encode_prompts(const Args& args, const Tokeniz
       .step_tokens_max = {}, .page = {1}, .pages = {context}, .context_max = {context}};
   const int64_t max_tokens = args.given("max-tokens") ? args.integer("max-tokens") : 1;
   std::vector<std::vector<int32_t>> prompts;
-  for (Answer& answer : answers) {
+  for (size_t i = 0; i < answers.size(); ++i) {
+    Answer& answer = answers[i];
     try {
       prompts.push_back(code ? chat_prompt(*code, tokenizer, args.text("system"), answer.prompt).ids
                              : tokenizer.encode(answer.prompt, /*add_special_tokens=*/true));
@@ -212,7 +213,7 @@ std::vector<std::vector<int32_t>> encode_prompts(const Args& args, const Tokeniz
       check_fits({answer.prompt_tokens}, {max_tokens}, limits);
     } catch (const Error& e) {
       if (answers.size() == 1) throw;
-      throw Error(text("prompt ", prompts.size(), ": ", e.found), e.fix);
+      throw Error(text("prompt ", i + 1, ": ", e.found), e.fix);
     }
   }
   return prompts;
@@ -225,11 +226,10 @@ void add_turn_end(const Tokenizer& tokenizer, SamplingOptions& sampling) {
   }
 }
 
-void note_totals(const Engine& engine, const Totals& totals, size_t prompts) {
+void note_totals(const Engine& engine, const Totals& totals, int64_t prompts) {
   const EngineStats stats = engine.stats();
-  note(text(prompts, prompts == 1 ? " prompt of " : " prompts of ", totals.prompt_tokens,
-            totals.prompt_tokens == 1 ? " token, " : " tokens, ", totals.tokens, " generated in ",
-            human_seconds(totals.seconds), ", ",
+  note(text(counted(prompts, "prompt"), " of ", counted(totals.prompt_tokens, "token"), ", ",
+            totals.tokens, " generated in ", human_seconds(totals.seconds), ", ",
             fixed(static_cast<double>(totals.tokens) / totals.seconds, 1),
             " tokens/s; the first after ", human_seconds(totals.first_token_seconds),
             stats.preemptions > 0 ? text("; ", stats.preemptions,
@@ -250,8 +250,7 @@ void run(const Args& args) {
   const ModelConfig config = config_of(options);
   const EngineDefaults defaults = engine_defaults(config, options.seed);
   const int64_t context = context_of(options, config);
-  const Tokenizer tokenizer = Tokenizer::load(options.folder);
-  for (const std::string& line : tokenizer.notes()) note(text("notice: ", line));
+  const Tokenizer tokenizer = open_tokenizer(args, options.folder);
   std::optional<ChatTemplate> code;
   if (args.flag("chat")) {
     code.emplace(chat_template_for(args, tokenizer, /*tools=*/false));
@@ -269,7 +268,7 @@ void run(const Args& args) {
     return run_chat({args, engine, tokenizer, *code, sampling, args.text("system")});
   }
   const Totals totals = run_batch(args, engine, sampling, answers, prompts);
-  note_totals(engine, totals, answers.size());
+  note_totals(engine, totals, std::ssize(answers));
 }
 
 }  // namespace

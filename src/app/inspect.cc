@@ -46,8 +46,8 @@ void print_checkpoint(const Args& args, const Checkpoint& checkpoint, const Uses
   for (const auto& [name, kind] : kinds_of(checkpoint))
     summary.rows.push_back(
         {name, text(kind.tensors), human_count(kind.elements), human_bytes(kind.bytes)});
-  print_line(text(checkpoint.tensors().size(), " tensors in ", checkpoint.files().size(),
-                  checkpoint.files().size() == 1 ? " file, " : " files, ",
+  print_line(text(counted(std::ssize(checkpoint.tensors()), "tensor"), " in ",
+                  counted(std::ssize(checkpoint.files()), "file"), ", ",
                   human_bytes(checkpoint.tensor_bytes())));
   print_text(markdown(summary));
   for (const auto& [key, value] : checkpoint.metadata())

@@ -6,10 +6,12 @@
 #include "app/output.h"
 #include "app/version.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/thread_pool.h"
 #include "io/config.h"
 #include "model/architecture.h"
 #include "model/rope.h"
+#include "text/utf8.h"
 
 namespace mantissa {
 namespace {
@@ -183,6 +185,21 @@ boost::json::object plan_json(const Model& model) {
 void notice(const Args& args, const std::string& line) {
   if (args.flag("strict")) throw Error(line, "leave out --strict to run all the same");
   note(text("notice: ", line));
+}
+
+std::string read_text(const Args& args, const std::filesystem::path& path, int64_t bytes_max) {
+  std::string content = read_file(path, bytes_max);
+  std::string_view rest = content;
+  while (!rest.empty()) {
+    const Utf8Head head = utf8_head(rest);
+    if (head.kind != Utf8Head::Kind::kCodePoint) {
+      notice(args, text(printable(path.string()), " is no valid UTF-8 at byte ",
+                        content.size() - rest.size(), ": invalid parts count as U+FFFD"));
+      break;
+    }
+    rest.remove_prefix(head.bytes);
+  }
+  return content;
 }
 
 Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder) {

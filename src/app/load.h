@@ -33,6 +33,11 @@ Model open_model(const Args& args, ModelOptions options, LoadReport* report = nu
 // --calibrate: runs the text through the model and fills options.input_ranges. Does nothing where
 // no scheme of `options` is static.
 void calibrate_inputs(const Args& args, ModelOptions& options);
+// Throws Error where the options of --calibrate are given, but not it.
+void refuse_calibration_without_text(const Args& args);
+
+// A whole text file. Invalid UTF-8, which tokenizers read as U+FFFD, is a notice.
+std::string read_text(const Args& args, const std::filesystem::path& path, int64_t bytes_max);
 
 // Something a user should know: a line, or an Error with --strict.
 void notice(const Args& args, const std::string& line);

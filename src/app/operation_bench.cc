@@ -50,7 +50,8 @@ OperationBench open_operation_bench(const Args& args, bool fast_accum) {
 }
 
 void add_bench_info(boost::json::object& object, const Args& args, const OperationBench& bench) {
-  object["dtype"] = std::string(bench.run_dtype->name);
+  const std::string& dtype = args.text("dtype");
+  object["dtype"] = dtype == "auto" ? "bfloat16" : dtype;
   object["read_gb_s"] = bench.read_gb_s;
   object["device"] = bench.ops.describe(bench.queue.get());
   object["threads"] = args.integer("threads") > 0 ? args.integer("threads") : usable_cores();

@@ -13,7 +13,7 @@ constexpr double kMany = 1e15;
 constexpr Option kCommon[] = {
     {"-h,--help", kFlag, "", "", "this text"},
     {"--json", kFlag, "", "", "one JSON object, or JSON lines, on standard output and nothing else there"},
-    {"--device", kText, "auto", "D", "where to run", "auto,cpu,cuda,ref"},
+    {"--device", kText, "auto", "D", "where to run; auto: the cpu", "auto,cpu,cuda,ref"},
     {"--dtype", kText, "auto", "T", "format of unquantized weights, activations and KV cache; auto: the checkpoint's", "auto,bfloat16,float16,float32"},
     {"--isa", kText, "auto", "I", "instruction set of the cpu kernels; auto: the best this machine has", "auto,avx512,avx2,portable"},
     {"--threads", kInteger, "0", "N", "0: all cores this process may use", "", 0, 1024},
@@ -27,7 +27,7 @@ constexpr Option kModel[] = {
     {"--load-format", kText, "auto", "F", "dummy: random weights, only config.json is read (for benchmarks)", "auto,dummy"},
     {"--max-model-len", kInteger, "0", "N", "longest context in tokens; 0: the model's", "", 0, kMany},
     {"--lm-head-scheme", kText, "auto", "SCHEME", "the output head's (and tied embedding's) own scheme; auto: as the checkpoint is, bf16 where it is not quantized"},
-    {"--ignore", kList, "", "re:...", "modules that stay unquantized: a name, or re: and a regular expression"},
+    {"--ignore", kList, "", "re:...", "linear layers that stay unquantized: a name, or re: and a regular expression"},
     {"--kv-cache-dtype", kText, "auto", "D", "KV cache format: auto, fp8, ...; auto: as --dtype"},
     {"--kv-scale", kReal, "0", "X", "one static scale for a quantized KV cache; 0: a scale per token and head", "", 0, 1e30},
     {"--calibrate", kText, "", "FILE", "make the scales of a static scheme (fp8_static, int8:static, nvfp4:static) from this text"},

@@ -255,6 +255,10 @@ std::string human_bytes(int64_t bytes) {
   return scaled(static_cast<double>(bytes), kScales, bytes < 1000 ? 0 : 1);
 }
 
+std::string counted(int64_t count, std::string_view what) {
+  return text(count, " ", what, count == 1 ? "" : "s");
+}
+
 std::string human_count(int64_t count) {
   constexpr Scale kScales[] = {{1e12, " T"}, {1e9, " G"}, {1e6, " M"}, {1e3, " k"}, {1, ""}};
   return scaled(static_cast<double>(count), kScales, count < 1000 ? 0 : 1);

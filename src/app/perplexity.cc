@@ -23,7 +23,7 @@ constexpr Option kOptions[] = {
 // clang-format on
 
 void print_table(const Args& args, const Model& model, const Scored& scored, int64_t ctx,
-                 size_t windows) {
+                 int64_t windows) {
   const PerplexityResult& result = scored.result;
   Table table{{"scheme", "bits/weight", "perplexity", "+-"},
               {{model.options().scheme, fixed(model.plan().bits_per_weight, 2),
@@ -37,7 +37,7 @@ void print_table(const Args& args, const Model& model, const Scored& scored, int
   }
   print_text(markdown(table));
   if (scored.divergence) note(disagreement_text(*scored.divergence, result.tokens));
-  note(text(result.tokens, " tokens in ", windows, " windows of ", ctx, ", ",
+  note(text(counted(result.tokens, "token"), " in ", counted(windows, "window"), " of ", ctx, ", ",
             human_seconds(scored.seconds), ", ",
             fixed(static_cast<double>(result.tokens) / scored.seconds, 0), " tokens/s"));
 }
@@ -57,7 +57,7 @@ void run(const Args& args) {
   const double linears_worst =
       linears.empty() ? 0 : std::ranges::max(linears, {}, &LayerError::relative_rms).relative_rms;
   if (!args.flag("json")) {
-    print_table(args, models.model, scored, ctx, windows.size());
+    print_table(args, models.model, scored, ctx, std::ssize(windows));
     if (!linears.empty())
       note(text("linears one by one on the same inputs: relative RMS difference of the devices ",
                 mean_relative_rms(linears), ", at most ", linears_worst));

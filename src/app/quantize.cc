@@ -31,6 +31,7 @@ void run(const Args& args) {
     throw Error("there is no scheme", "give --scheme, for example --scheme ptpc_fp8");
   std::string name = args.text("scheme");
   if (args.given("recipe")) name += ":recipe=" + args.text("recipe");
+  refuse_calibration_without_text(args);
   WriteQuantized job{.from = args.text("MODEL"),
                      .to = args.text("OUT"),
                      .scheme = parse_scheme(name),
@@ -89,7 +90,8 @@ const Verb kQuantizeVerb = {
     .summary = "write a quantized checkpoint that other engines read too",
     .details =
         "Every linear of the layers is quantized by itself; the head, the embedding and the norms "
-        "are copied as they are. OUT runs here without -q, and in vLLM and transformers. "
+        "are copied as they are. OUT runs here without -q, and in engines that read its format "
+        "(vLLM, transformers with compressed-tensors). "
         "docs/formats.md says which format holds which scheme.",
     .examples =
         "mantissa quantize models/wiki-6m out/wiki-6m-fp8 --scheme ptpc_fp8\n"

@@ -34,7 +34,7 @@ std::string input_of(const Args& args) {
   if (args.given("text") == args.given("file"))
     throw Error(args.given("text") ? "both --text and --file are given" : "there is no text",
                 "give either --text TEXT or --file FILE");
-  return args.given("text") ? args.text("text") : read_file(args.text("file"), kFileBytesMax);
+  return args.given("text") ? args.text("text") : read_text(args, args.text("file"), kFileBytesMax);
 }
 
 // "1, 2 3" or "[1,2,3]".
@@ -57,6 +57,13 @@ std::vector<int32_t> parse_ids(std::string_view text_of_ids) {
 
 void decode_ids(const Args& args, const Tokenizer& tokenizer) {
   const std::vector<int32_t> ids = parse_ids(input_of(args));
+  int64_t unknown = 0;
+  for (int32_t id : ids) unknown += tokenizer.token(id).empty() ? 1 : 0;
+  if (unknown > 0) {
+    notice(args,
+           text(counted(unknown, "id"), " of ", ids.size(), " no token of ", args.text("MODEL"),
+                " has (ids end at ", tokenizer.vocab_size() - 1, "): left out of the text"));
+  }
   const std::string decoded = tokenizer.decode(ids, args.flag("no-special-tokens"));
   if (args.flag("json"))
     print_json(boost::json::object{{"text", decoded}});

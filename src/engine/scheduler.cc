@@ -95,12 +95,16 @@ StepPlan plan_step(const SchedulerState& state, const SchedulerLimits& limits) {
 
 void check_fits(Tokens prompt, Tokens max_tokens, const SchedulerLimits& limits) {
   // max_tokens comes from outside: no sum of it before it is known to be small.
-  if (prompt > limits.context_max || max_tokens > limits.context_max - prompt) {
-    throw Error(
-        text("the prompt has ", prompt.n, " tokens and max_tokens is ", max_tokens.n,
-             ", together more than the context of ", limits.context_max.n, " tokens"),
-        text("use max_tokens of at most ", std::max<int64_t>(0, limits.context_max.n - prompt.n),
-             ", a shorter prompt, or a larger --max-model-len if the model allows it"));
+  if (prompt >= limits.context_max) {
+    throw Error(text("the prompt has ", prompt.n, " tokens, and the context ends at ",
+                     limits.context_max.n),
+                "use a shorter prompt, or a larger --max-model-len if the model allows it");
+  }
+  if (max_tokens > limits.context_max - prompt) {
+    throw Error(text("the prompt has ", prompt.n, " tokens and max_tokens is ", max_tokens.n,
+                     ", together more than the context of ", limits.context_max.n, " tokens"),
+                text("use max_tokens of at most ", limits.context_max.n - prompt.n,
+                     ", a shorter prompt, or a larger --max-model-len if the model allows it"));
   }
   if (pages_for(prompt + max_tokens, limits.page) > limits.pages) {
     throw Error(

@@ -127,7 +127,11 @@ Checkpoint Checkpoint::open(const fs::path& folder_or_file) {
   } else {
     throw Error(text(printable(folder_or_file.string()), " has neither ", kSingleName, " nor ",
                      kIndexName, other_weights(folder_or_file)),
-                "download the model's safetensors files; other formats are not read");
+                is_there(folder_or_file / "config.json")
+                    ? "download the model's safetensors files (other formats are not read), or run "
+                      "on random weights with --load-format dummy"
+                    : "name a Hugging Face model folder: config.json, tokenizer.json, "
+                      "*.safetensors");
   }
   return checkpoint;
 }

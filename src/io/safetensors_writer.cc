@@ -120,7 +120,12 @@ void expect_no_model(const fs::path& folder) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with("model") && name.find(".safetensors") != name.npos) {
-      throw Error(text(printable(folder.string()), " already has a model: ", quoted(name)),
+      const bool unfinished = name.ends_with(kPartSuffix);
+      throw Error(text(printable(folder.string()),
+                       unfinished ? " has an unfinished model, of a run that was interrupted or "
+                                    "still goes on: "
+                                  : " already has a model: ",
+                       quoted(name)),
                   "choose another folder, or remove the files");
     }
   }

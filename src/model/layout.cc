@@ -25,6 +25,7 @@ struct Builder {
   Scheme unquantized, scheme, head_scheme;
   std::vector<std::string> notices;
   std::vector<std::string> modules;  // read ones, to tell forgotten tensors from foreign ones
+  std::string first_linear;          // the name of one that can be quantized
   std::set<std::string> claimed;     // tensors that will be read, or left out on purpose
   int64_t widened_inputs = 0;        // static scales that differ between the parts of a slot
 
@@ -108,6 +109,7 @@ Builder::PartPlan Builder::stored_part(const std::string& module, const StoredSc
 
 Builder::PartPlan Builder::plan_part(const std::string& module, int64_t rows, int64_t cols) {
   modules.push_back(module);
+  if (first_linear.empty()) first_linear = module;
   const bool ignored = ignore.matches(module);
   const StoredScheme* kept = stored.find_linear(module, ignored);
   if (kept != nullptr) return stored_part(module, *kept, rows, cols);
@@ -266,6 +268,12 @@ void Builder::make_head(ModelLayout& layout) {
   modules.push_back(embed_module);
   modules.push_back(head_module);
   const std::string head_tensor = (layout.tied ? embed_module : head_module) + ".weight";
+  // The head has an option of its own; naming it here too says what holds without that.
+  if (ignore.matches(head_module) && head_scheme.weight.quantized()) {
+    throw Error(text("--ignore names ", head_module, ", but --lm-head-scheme ", head_scheme.name,
+                     " quantizes it"),
+                "leave out one of the two");
+  }
   const StoredScheme* kept = stored.find_head(head_module, layout.tied);
   PartPlan plan{.scheme = head_scheme, .weight = {}};
   if (kept != nullptr) plan = stored_part(head_module, *kept, vocab, hidden);
@@ -371,6 +379,7 @@ ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
             .head_scheme = parse_scheme(or_bf16(options.lm_head_scheme)),
             .notices = {},
             .modules = {},
+            .first_linear = {},
             .claimed = {}};
   if (options.observe_inputs) b.scheme.activation = b.head_scheme.activation = {};
   ModelLayout layout;
@@ -394,8 +403,8 @@ ModelLayout make_layout(const ModelConfig& config, const ModelOptions& options,
     layout.layers.push_back(b.make_layer(a, i));
   }
   for (const std::string& pattern : b.ignore.unused()) {
-    throw Error(text("--ignore ", pattern, ": no module has this name"),
-                text("names look like ", b.modules.empty() ? "" : b.modules.back()));
+    throw Error(text("--ignore ", pattern, ": no linear layer has such a name"),
+                text("names look like ", b.first_linear));
   }
   b.add_kv_scales(layout);
   for (const std::string& line : stored->notices()) b.notices.push_back(line);

@@ -88,7 +88,7 @@ TEST(Version, SaysWhatTheBinaryIs) {
 
 // What a user may get wrong: the message must hold `found` and the fix `fix`.
 struct Refusal {
-  const char* line;  // MODEL stands for the demo model, TEXT for a small text file
+  const char* line;  // MODEL: the demo model, TEXT: a small text file, SHAPE: a config.json alone
   const char* found;
   const char* fix;
 };
@@ -98,6 +98,9 @@ void PrintTo(const Refusal& refusal, std::ostream* out) {  // NOLINT: GoogleTest
 constexpr Refusal kRefusals[] = {
     {"", "no command", "--help"},
     {"frobnicate", "no command \"frobnicate\"", "one of"},
+    {"serv --help", "no command \"serv\"", "one of"},
+    {"bench serve --help", "no command \"bench serve\"", "bench latency"},
+    {"--nope", "`mantissa` has no option --nope", "name a command"},
     {"perplxity", "no command \"perplxity\"", "did you mean `mantissa perplexity`"},
     {"bench", "`bench` needs to know what", "mantissa bench --help"},
     {"bench latenci", "no command \"bench latenci\"", "bench latency"},
@@ -105,6 +108,9 @@ constexpr Refusal kRefusals[] = {
     {"tokenize MODEL", "there is no text", "--text"},
     {"tokenize MODEL --text a --file TEXT", "both --text and --file", "either"},
     {"tokenize MODEL --text a b", "unexpected argument \"b\"", "quote"},
+    {"tokenize MODEL --text a -- b", "unexpected argument \"b\"", "quote"},
+    {"schemes fp8", "unexpected argument \"fp8\" for `schemes`", "fix: see `mantissa schemes"},
+    {"tokenize MODEL --decode --text 5,8192 --strict", "1 id of 2 no token", "--strict"},
     {"tokenize MODEL --txt a", "no option --txt", "did you mean --text"},
     {"tokenize MODEL --text a --text b", "--text is given 2 times", "once"},
     {"tokenize MODEL --text", "--text", "mantissa tokenize --help"},
@@ -128,12 +134,25 @@ constexpr Refusal kRefusals[] = {
     {"perplexity MODEL --file TEXT --attention-backend x", "--attention-backend x", "auto"},
     {"perplexity MODEL --file TEXT --kv-cache-dtype x", "x", "fix:"},
     {"perplexity MODEL --file TEXT --max-num-seqs 0", "--max-num-seqs is \"0\"", "1 to 65536"},
+    {"perplexity MODEL --file TEXT --max-num-batched-tokens 0", "is \"0\"", "1 to 1048576"},
+    {"perplexity MODEL --file TEXT --kld-against bf16@cuda", "no cuda backend", "use bf16@cpu"},
+    {"perplexity MODEL --file TEXT --kld-against bf16@x", "--kld-against bf16@x", "bf16@ref"},
+    {"perplexity MODEL --file TEXT --ignore re:.*norm", "no linear layer", "0.self_attn.q_proj"},
+    {"perplexity MODEL --file TEXT --ignore lm_head --lm-head-scheme int8",
+     "--ignore names lm_head", "leave out one"},
+    {"perplexity MODEL --file TEXT --calibrate-samples 3", "no effect without --calibrate",
+     "add --calibrate"},
+    {"quantize MODEL /nowhere --scheme ptpc_fp8 --samples 3", "no effect without --calibrate",
+     "add --calibrate"},
     {"eval MODEL --tasks ,", "no task", "wikitext"},
     {"eval MODEL", "no tasks", "--tasks wikitext"},
     {"eval MODEL --tasks gsm8k", "no task \"gsm8k\"", "wikitext"},
+    {"eval MODEL --tasks wikitext,wikitext", "names wikitext twice", "once"},
     {"eval MODEL --tasks wikitext --num-fewshot 5", "--num-fewshot 5", "leave out"},
     {"eval MODEL --tasks wikitext --data /nowhere", "/nowhere", "fix:"},
     {"inspect /nowhere", "/nowhere", "fix:"},
+    {"inspect SHAPE", "has neither model.safetensors", "--load-format dummy"},
+    {"inspect /dev", "has neither model.safetensors", "name a Hugging Face model folder"},
     {"bench latency MODEL --input-len 500 --output-len 500", "1000 tokens", "at most 512"},
     {"bench latency MODEL --batch-size 999", "--batch-size 999", "smaller batch"},
     {"bench throughput MODEL --input-len 500 --output-len 500", "1000 tokens", "at most 512"},
@@ -152,6 +171,7 @@ TEST_P(Refused, SaysWhatWasFoundAndWhatToDo) {
   for (std::string& word : words) {
     if (word == "MODEL") word = demo_model();
     if (word == "TEXT") word = tiny_text();
+    if (word == "SHAPE") word = MANTISSA_SOURCE_DIR "/models/shapes/Llama-3.2-1B";
   }
   const RunResult result = run_mantissa(words);
   EXPECT_EQ(result.exit_code, 2);
@@ -215,6 +235,23 @@ TEST(Tokenize, AnEmptyTextHasNoIds) {
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_EQ(result.out, "{\"ids\": []}\n");
   }
+}
+
+TEST(Tokenize, SaysWhatATextOrAnIdLost) {
+  const RunResult ids = run_mantissa({"tokenize", demo_model(), "--decode", "--text", "415 8192"});
+  EXPECT_EQ(ids.exit_code, 0);
+  EXPECT_NE(ids.err.find("notice: 1 id of 2 no token"), std::string::npos) << ids.err;
+  const std::string path = testing::TempDir() + "mantissa_invalid.txt";
+  std::ofstream(path, std::ios::binary) << "ab\xff c";
+  const RunResult text = run_mantissa({"tokenize", demo_model(), "--file", path});
+  EXPECT_EQ(text.exit_code, 0);
+  EXPECT_NE(text.err.find("no valid UTF-8 at byte 2"), std::string::npos) << text.err;
+}
+
+TEST(Ignore, TheHeadMayBeNamedAsElsewhere) {
+  const RunResult result =
+      run_mantissa({"inspect", demo_model(), "-q", "int8", "--ignore", "re:.*lm_head"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
 }
 
 TEST(Json, TablesAreListsOfRows) {

@@ -138,6 +138,7 @@ TEST(Generate, RefusesBeforeAnythingIsLoaded) {
        "the prompt has 2 tokens and max_tokens is 600, together more than the context of 512",
        "at most 510"},
       {{"--prompt", "a", "--prompt", "b", "--max-tokens", "600"}, "prompt 1: ", "at most 510"},
+      {{"--prompt", "abc def", "--max-model-len", "2"}, "and the context ends at 2", "shorter"},
       {{"--prompt", "a", "--top-p", "0"}, "top_p is 0", "at most 1"},
       {{"--prompt", "a", "--top-p", "2"}, "--top-p is \"2\"", "0 to 1"},
       {{"--prompt", "a", "--temperature", "-1"}, "--temperature is \"-1\"", "0"},

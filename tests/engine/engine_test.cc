@@ -335,8 +335,7 @@ TEST(Engine, RefusesWhatCanNeverRun) {
             "the prompt has 50 tokens and max_tokens is 151, together more than the context of 200 "
             "tokens");
   EXPECT_EQ(refusal({std::vector<int32_t>(200, 2), {}}),
-            "the prompt has 200 tokens and max_tokens is 1, together more than the context of 200 "
-            "tokens");
+            "the prompt has 200 tokens, and the context ends at 200");
   EXPECT_EQ(refusal({std::vector<int32_t>{2, 16}, {}}),
             "prompt[1] is 16, but the model has 16 tokens");
   EXPECT_EQ(refusal({std::vector<int32_t>{-1}, {}}),
