@@ -52,7 +52,7 @@ def watch(command):
 
 
 def run(command, args):
-    """The command's standard output, and its standard error; again where other processes took part of the machine meanwhile."""
+    """Standard output and standard error; again where others took part of the machine meanwhile."""
     name = pathlib.Path(str(command[0])).name
     # Watched from inside the launcher, which may wait.
     whole = shlex.split(args.launcher) + [sys.executable, __file__, "--watch"]

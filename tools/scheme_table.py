@@ -27,7 +27,7 @@ def main():
     args = parser.parse_args()
     rows = {row["name"]: row for row in run(args.binary, "schemes", "--json")}
     names = args.schemes.split(",") if args.schemes else [
-        name for name, row in rows.items() if row["on_cpu"].startswith("runs")]
+        name for name, row in rows.items() if row["on_cpu"] and not row["why_not"]]
     print("| scheme | weight | activation | size | perplexity | KLD mean | KLD 99.9 % | same top |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for name in names:
