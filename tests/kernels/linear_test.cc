@@ -306,25 +306,31 @@ TEST_P(Linear, MxRowsAloneAndTogetherWhateverTheScales) {
   }
 }
 
-// The least (subnormal) and the greatest e4m3 scale, alone and beside each other: both operands of
-// a panel are scaled.
+// Panels have e4m3 scales multiplied in, a row alone their mantissas only: the least (subnormal)
+// and the greatest scale, every mantissa, and 0, which no panel can have; x's alone and beside
+// them.
 TEST_P(Linear, NvRowsAloneAndTogetherWithExtremeScales) {
   CpuDevice device(GetParam());
   constexpr float kLeast = 0x1p-9f, kGreatest = 448;
   constexpr int64_t kGroups = (kPanelRows.k + 15) / 16;
-  for (const float of_weight : {kLeast, kGreatest}) {
-    for (const float of_x : {kLeast, kGreatest}) {
-      SCOPED_TRACE(text(of_weight, ", ", of_x));
-      Problem p(parse_scheme("nvfp4"), kBF16, kPanelRows, {.bias = true});
-      for (const int64_t row : {3, 70}) {
-        p.weight.scales[static_cast<size_t>(row * kGroups + 2)] = of_weight;
-        p.weight.scales[static_cast<size_t>(row * kGroups + kGroups - 1)] = of_weight;
-      }
+  const auto expect = [&](const char* scheme, float of_weight, float of_x) {
+    SCOPED_TRACE(text(scheme, " ", of_weight, ", ", of_x));
+    Problem p(parse_scheme(scheme), kBF16, kPanelRows, {.bias = true});
+    for (const int64_t row : {3, 70}) {
+      for (const int64_t group : {int64_t{2}, kGroups - 1})
+        p.weight.scales[static_cast<size_t>(row * kGroups + group)] = of_weight;
+    }
+    if (of_x != 0) {
       p.set_x_scale(23, 2, of_x);
       p.set_x_scale(46, kGroups - 1, of_x);
-      expect_rows_alone_as_together(p, device.queue());
     }
-  }
+    expect_rows_alone_as_together(p, device.queue());
+  };
+  for (const float of_weight : {0.0f, kLeast, 3 * kLeast, 7 * kLeast, 0.25f, 1.125f, 1.25f, 1.375f,
+                                1.5f, 1.625f, 1.75f, 1.875f, kGreatest})
+    expect("nvfp4_weight_only", of_weight, 0);
+  for (const float of_weight : {0.0f, kLeast, kGreatest})
+    for (const float of_x : {kLeast, kGreatest}) expect("nvfp4", of_weight, of_x);
 }
 
 TEST_P(Linear, ResidualMayBeTheOutput) {

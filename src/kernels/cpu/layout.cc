@@ -1,6 +1,7 @@
 #include "kernels/cpu/layout.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -29,21 +30,30 @@ Codes codes_of(const Elem& elem) {
   return elem == kBF16 ? Codes::kBf16 : Codes::kPacked;
 }
 
-// Operands of bf16 pairs are made by word permutations of up to 5 bits, else by byte permutations.
-Order order_of(const Spec& spec, bool integers) {
-  if (integers) return Order::kDwords;
-  return spec.elem->bits() <= 4 && !spec.codebook ? Order::kWords : Order::kPairs;
+// Operands of bf16 pairs are made by word permutations of up to 5 bits, else by byte permutations:
+// of 7 bits, where the index is a code of 4 bits and the mantissa of its group's e4m3 scale.
+Order order_of(const Spec& spec, const PackedLayout& l) {
+  if (l.integers) return Order::kDwords;
+  if (l.bits > 4 || spec.codebook) return Order::kPairs;
+  const bool products = l.bits == 4 && l.grouped && l.scale_form == Form::kE4m3 && !spec.asymmetric;
+  return products ? Order::kPairs : Order::kWords;
 }
 
-DecodeTable make_table(const Elem& elem, bool asymmetric) {
+DecodeTable make_table(const Elem& elem, Indices indices) {
   DecodeTable t;
+  const auto product = [&](uint32_t index) {
+    return decode(elem, index % 16) * (1 + (index / 16 % 8) / 8.0);
+  };
   const auto difference = [&](uint32_t index) {
     if (elem.bits() > 4) return static_cast<double>(index);
     return index % 32 < 16 ? static_cast<double>(index % 32) : static_cast<double>(index % 32) - 32;
   };
   for (uint32_t i = 0; i < 256; ++i) {
-    t.f32[i] = static_cast<float>(asymmetric ? difference(i) : decode(elem, i));
-    t.bf16[i] = bf16_from_f32(t.f32[i]);
+    t.f32[i] = static_cast<float>(indices == Indices::kDifferences ? difference(i)
+                                  : indices == Indices::kProducts  ? product(i)
+                                                                   : decode(elem, i));
+    // A NaN stays one without the three highest bits of its mantissa.
+    t.bf16[i] = static_cast<uint16_t>(bf16_from_f32(t.f32[i]) | (std::isnan(t.f32[i]) ? 1 : 0));
     t.bf16_low[i] = static_cast<uint8_t>(t.bf16[i] & 0xff);
     t.bf16_high[i] = static_cast<uint8_t>(t.bf16[i] >> 8);
   }
@@ -109,7 +119,6 @@ PackedLayout packed_layout(const WeightRequest& request, bool integers) {
   l.codes = codes_of(elem);
   if (l.codes == Codes::kPacked) {
     l.bits = elem.bits();
-    l.order = order_of(spec, integers);
     l.inputs = block_inputs(l.bits);
     l.block_bytes = kStrip * l.inputs * l.bits / 8;
   } else {
@@ -130,6 +139,7 @@ PackedLayout packed_layout(const WeightRequest& request, bool integers) {
     l.group = whole_row ? std::max<int64_t>(1, l.k_blocks) * l.inputs : spec.block.cols;
     l.groups = ceil_div(l.cols, l.group);
   }
+  if (l.codes == Codes::kPacked) l.order = order_of(spec, l);
   if (spec.codebook) l.book_bytes = int64_t{2 * kStrip} << l.bits;
   if (integers) l.parts = l.grouped ? l.groups : std::max<int64_t>(1, ceil_div(l.cols, kIntChunk));
   l.column_sums = integers && request.scheme.activation.asymmetric;
@@ -152,18 +162,20 @@ PackedLayout packed_layout(const WeightRequest& request, bool integers) {
   return l;
 }
 
-const DecodeTable& decode_table(const Elem& elem, bool asymmetric) {
-  using Key = std::pair<std::string_view, bool>;
+const DecodeTable& decode_table(const Elem& elem, Indices indices) {
+  using Key = std::pair<std::string_view, Indices>;
   static const std::map<Key, DecodeTable> tables = [] {
     std::map<Key, DecodeTable> all;
     for (const Elem* e : all_elems()) {
       if (e->bits() > 8 || *e == kE8M0) continue;
-      all.emplace(Key{e->name, false}, make_table(*e, false));
-      if (!e->is_float()) all.emplace(Key{e->name, true}, make_table(*e, true));
+      const auto add = [&](Indices i) { all.emplace(Key{e->name, i}, make_table(*e, i)); };
+      add(Indices::kCodes);
+      if (!e->is_float()) add(Indices::kDifferences);
+      if (e->bits() == 4) add(Indices::kProducts);
     }
     return all;
   }();
-  const auto found = tables.find(Key{elem.name, asymmetric});
+  const auto found = tables.find(Key{elem.name, indices});
   check(found != tables.end(), "cpu: an element with a decode table");
   return found->second;
 }

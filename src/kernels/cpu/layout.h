@@ -24,6 +24,9 @@
 
 namespace mantissa::cpu {
 
+// What the indices of a DecodeTable stand for (linear_abi.h).
+enum class Indices : uint8_t { kCodes, kDifferences, kProducts };
+
 struct PackedLayout {
   Codes codes = Codes::kBf16;
   int bits = 0;                      // of a packed code, as stored
@@ -46,6 +49,12 @@ struct PackedLayout {
   int64_t codes_at = 0, scales_at = 0, zeros_at = 0, books_at = 0, row_scales_at = 0, sums_at = 0;
   int64_t bytes = 0;
 
+  // 4 bits in kPairs, but codebooks: linear_bf16.inc multiplies by the mantissas of group scales.
+  Indices indices() const {
+    if (asymmetric) return Indices::kDifferences;
+    const bool products = bits == 4 && order == Order::kPairs && book_bytes == 0;
+    return products ? Indices::kProducts : Indices::kCodes;
+  }
   // Zero points of a row; the whole row is one group where scales are by row.
   int64_t zero_groups() const { return asymmetric ? (grouped ? groups : 1) : 0; }
   int64_t tile_strips(int64_t strip) const {
@@ -69,8 +78,8 @@ std::string layout_refuses(const WeightRequest& request, bool integers);
 Form form_of(const Elem& elem);  // f32, f16, bf16, e8m0, e4m3fn
 int form_bytes(Form form);
 
-// The table of an element; with zero points the one over differences. One per element for the life
-// of the program.
-const DecodeTable& decode_table(const Elem& elem, bool asymmetric);
+// The table of an element: integers alone have one of differences, elements of 4 bits alone one of
+// products. One each for the life of the program.
+const DecodeTable& decode_table(const Elem& elem, Indices indices);
 
 }  // namespace mantissa::cpu

@@ -133,7 +133,7 @@ PreparedInput prepare(const Activation& x, const Weight& w, const Planned& plan,
     const Matrix<uint8_t>& codes = form.codes;
     const InputRows rows{reinterpret_cast<const std::byte*>(codes.data), codes.stride, codes.rows,
                          cols};
-    converter.codes.table = &decode_table(*form.spec.elem, false);
+    converter.codes.table = &decode_table(*form.spec.elem, Indices::kCodes);
     converter.codes.group = form.spec.block.cols;
     if (folds_scales(form)) converter.folded = form.scales;
     return plan.kernel.arithmetic == Arithmetic::kBf16
@@ -204,8 +204,8 @@ void describe_weight(const Weight& w, const PackedLayout& l, LinearArgs& args) {
   if (l.row_scales_at >= 0)
     args.row_scales = reinterpret_cast<const float*>(data + l.row_scales_at);
   if (l.column_sums) args.column_sums = data + l.sums_at;
-  if (!l.integers && l.codes == Codes::kPacked)
-    args.table = &decode_table(*spec.elem, l.asymmetric);
+  if (!l.integers && l.codes == Codes::kPacked) args.table = &decode_table(*spec.elem, l.indices());
+  if (l.indices() == Indices::kProducts) args.scale_table = &decode_table(kE4M3, Indices::kCodes);
 }
 
 void describe_output(View out, const Epilogue& e, LinearArgs& args) {
@@ -220,11 +220,7 @@ void describe_output(View out, const Epilogue& e, LinearArgs& args) {
   args.out_form = form_of(*out.elem);
 }
 
-void describe_scales(const QuantizedActivation& codes, const Spec& weight, const PackedLayout& l,
-                     LinearArgs& args) {
-  args.x_nvfp4 = has_folded_scales(codes.spec) && *codes.spec.elem == kE2M1 &&
-                 codes.spec.block.cols == 16 && l.grouped && l.group == 16 &&
-                 l.scale_form == Form::kE4m3 && *weight.elem == kE2M1;
+void describe_scales(const QuantizedActivation& codes, const PackedLayout& l, LinearArgs& args) {
   if (folds_scales(codes)) {
     if (codes.spec.global_scale) args.x_scales = codes.global_scale;
   } else if (l.grouped && codes.scales.cols > 1) {
@@ -250,8 +246,7 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   describe_weight(w, plan.layout, args);
   describe_output(out, e, args);
   const bool integers = plan.kernel.arithmetic == Arithmetic::kInt8;
-  if (plan.kernel.input != Input::kRunDtype)
-    describe_scales(codes_for(x, w), w.request.scheme.weight, plan.layout, args);
+  if (plan.kernel.input != Input::kRunDtype) describe_scales(codes_for(x, w), plan.layout, args);
   if (integers) {
     stage(codes_for(x, w), plan, q, args);
   } else {

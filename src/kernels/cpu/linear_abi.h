@@ -32,7 +32,8 @@ enum class Form : uint8_t { kF32, kF16, kBf16, kE8m0, kE4m3 };
 
 // Values by index. Without zero points the index is the code; bits above it are ignored. With them
 // it is code - zero: the 5 low bits of its two's complement where codes have at most 4 bits, else
-// its magnitude.
+// its magnitude. Of 4 bits with e4m3 scales of groups it is the code, below the 3 bits of a scale's
+// mantissa that the value is multiplied by: at most 4 significant bits times 4, a bf16.
 struct DecodeTable {
   float f32[256];
   uint16_t bf16[256];     // the same values; every element of up to 8 bits is exact
@@ -62,7 +63,8 @@ struct LinearArgs {
   const uint8_t* books = nullptr;         // [tile][group][strip][book_bytes]; codebooks only
   const float* row_scales = nullptr;      // [strips * 16], or none
   const DecodeTable* table = nullptr;     // kPacked, but integers
-  int64_t n = 0, k_blocks = 0;            // k_blocks: of a channel
+  const DecodeTable* scale_table = nullptr;  // of e4m3, beside a table of products
+  int64_t n = 0, k_blocks = 0;               // k_blocks: of a channel
   int64_t block_bytes = 0, book_bytes = 0;
   int64_t strips = 0;
   int64_t group_blocks = 0, groups = 0;  // k blocks of a group (the last may be short); 0: none
@@ -74,7 +76,6 @@ struct LinearArgs {
   int64_t x_scale_stride = 0;
   const float* x_group_scales = nullptr;  // [M, groups] beside those of the weight, or none
   int64_t x_group_stride = 0;
-  bool x_nvfp4 = false;  // x and the weight are e2m1 times e4m3 scales of the same groups of 16
 
   // ---- integers (linear_int.inc): what the zero points take away. Parts are groups, or chunks of
   // kIntChunk inputs where there are none.

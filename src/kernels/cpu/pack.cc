@@ -323,7 +323,7 @@ class RowValues {
  public:
   RowValues(const PackedLayout& l, const Weight& w, int64_t row) : l_(l), w_(w), row_(row) {
     elem_ = &canonical_elem(w);
-    if (l.codes == Codes::kPacked) table_ = &decode_table(*elem_, false);
+    if (l.codes == Codes::kPacked) table_ = &decode_table(*elem_, Indices::kCodes);
   }
   void enter(int64_t group) {
     if (l_.asymmetric) zero_ = take_zero(l_, w_.data, row_, group);

@@ -181,9 +181,9 @@ MANTISSA_SIMD F load_e4m3(const uint8_t* p) {
   const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   const __m256i half = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(0x3f80));
   const __mmask16 nan = _mm256_cmpeq_epi16_mask(half, _mm256_set1_epi16(0x3f80));
-  const __m256i sign = _mm256_and_si256(wide, _mm256_set1_epi16(static_cast<int16_t>(0x8000)));
-  const __m256i value =
-      _mm256_mask_mov_epi16(_mm256_or_si256(half, sign), nan, _mm256_set1_epi16(0x7e00));
+  const __m256i sign = _mm256_set1_epi16(static_cast<int16_t>(0x8000));
+  const __m256i value = _mm256_mask_mov_epi16(_mm256_ternarylogic_epi32(half, wide, sign, 0xf8),
+                                              nan, _mm256_set1_epi16(0x7e01));
   return mul(_mm512_cvtph_ps(value), set1(256.0f));
 }
 
