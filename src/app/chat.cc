@@ -214,15 +214,16 @@ class Conversation {
   }
   bool leave(const std::string&) { return false; }
   bool stats(const std::string&) {
-    note(text("context: ", context_used_, " of ", context_max(), " tokens; ", history_.size(),
-              " messages"));
+    note(text("context: ", context_used_, " of ", context_max(), " tokens; ",
+              counted(std::ssize(history_), "message")));
     if (last_.token_ids.empty()) return true;
     const double decoding = last_.seconds - first_token_seconds_;
     const auto tokens = std::ssize(last_.token_ids);
     note(text(
-        "last answer: ", tokens, " tokens in ", human_seconds(last_.seconds), "; prompt of ",
-        last_.prompt_tokens, " tokens in ", human_seconds(first_token_seconds_), " (",
-        fixed(static_cast<double>(last_.prompt_tokens) / first_token_seconds_, 1), " tokens/s)",
+        "last answer: ", counted(tokens, "token"), " in ", human_seconds(last_.seconds),
+        "; prompt of ", last_.prompt_tokens, " tokens in ", human_seconds(first_token_seconds_),
+        " (", fixed(static_cast<double>(last_.prompt_tokens) / first_token_seconds_, 1),
+        " tokens/s)",
         tokens > 1
             ? text(", then ", fixed(static_cast<double>(tokens - 1) / decoding, 1), " tokens/s")
             : ""));

@@ -127,8 +127,9 @@ int64_t safetensors_header_bytes(const std::string& file, std::span<const std::b
   uint64_t length = 0;
   std::memcpy(&length, first_bytes.data(), kLengthBytes);
   if (length > kSafetensorsHeaderBytesMax) {
-    fail(file, text("the header says that it has ", length, " bytes; at most ",
-                    kSafetensorsHeaderBytesMax, " are allowed"));
+    fail(file, text("this is no safetensors file, or a damaged one: it starts with the length of a "
+                    "header of ",
+                    length, " bytes, and at most ", kSafetensorsHeaderBytesMax, " are allowed"));
   }
   if (static_cast<int64_t>(length) > file_bytes - kLengthBytes) {
     fail(file, text("the header says that it has ", length, " bytes, but the file ends after ",

@@ -248,6 +248,15 @@ TEST(Tokenize, SaysWhatATextOrAnIdLost) {
   EXPECT_NE(text.err.find("no valid UTF-8 at byte 2"), std::string::npos) << text.err;
 }
 
+TEST(Devices, SaysWhereNothingIsKept) {
+  const RunResult result =
+      run_shell("XDG_CACHE_HOME=/dev/null HOME=/dev/null $MANTISSA devices --threads 1 --json");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("not kept: \"/dev/null/mantissa/peaks-"), std::string::npos)
+      << result.err;
+  EXPECT_NE(result.out.find("\"kept_in\": null"), std::string::npos);
+}
+
 TEST(Ignore, TheHeadMayBeNamedAsElsewhere) {
   const RunResult result =
       run_mantissa({"inspect", demo_model(), "-q", "int8", "--ignore", "re:.*lm_head"});
