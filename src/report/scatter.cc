@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "base/error.h"
 #include "report/labels.h"
@@ -13,7 +14,7 @@ namespace {
 // Pixels of the view box; the page scales it.
 constexpr double kWidth = 1000, kBelow = 54;
 constexpr double kLeft = 74, kRight = 984, kTop = 40;
-constexpr double kRadius = 5.5;
+constexpr double kRadius = 5.5, kLegendRow = 21;
 constexpr double kLabelSize = 12, kLabelWidth = 0.61 * kLabelSize;  // of one monospaced character
 constexpr double kTextWidth = 6.3;                                  // of other texts, about
 
@@ -119,17 +120,51 @@ void draw_axes(Markup& svg, const Scatter& plot, const Axis& x, const Axis& y) {
            plot.y.title);
 }
 
-void draw_legend(Markup& svg, const Scatter& plot) {
-  double x = kLeft;
+struct LegendEntry {
+  int group = -1;  // -1: the front
+  std::string text;
+  double x = 0;
+  int row = 0;
+};
+
+// Those of the groups that have points, and the front, in rows that end before kRight.
+std::vector<LegendEntry> legend_of(const Scatter& plot) {
+  std::vector<LegendEntry> entries;
   for (size_t g = 0; g < plot.groups.size(); ++g) {
-    const auto uses = [g](const ScatterPoint& p) { return p.group == static_cast<int>(g); };
-    if (std::ranges::none_of(plot.points, uses)) continue;
-    mark(svg, static_cast<int>(g), x + 7, 18, kRadius);
-    svg.leaf("text", {{"class", "legend"}, {"x", x + 19}, {"y", 22}}, plot.groups[g]);
-    x += 19 + kTextWidth * static_cast<double>(plot.groups[g].size()) + 20;
+    const int group = static_cast<int>(g);
+    const auto uses = [group](const ScatterPoint& p) { return p.group == group; };
+    if (std::ranges::any_of(plot.points, uses)) {
+      entries.push_back({.group = group, .text = plot.groups[g]});
+    }
   }
-  line(svg, "front", x, 18, x + 26, 18);
-  svg.leaf("text", {{"class", "legend"}, {"x", x + 33}, {"y", 22}}, "no other is better in both");
+  entries.push_back({.text = "no other is better in both"});
+  double x = kLeft;
+  int row = 0;
+  for (LegendEntry& entry : entries) {
+    const double width = kTextWidth * static_cast<double>(entry.text.size()) + 33;
+    if (x > kLeft && x + width > kRight) {
+      x = kLeft;
+      ++row;
+    }
+    entry.x = x;
+    entry.row = row;
+    x += width + 6;
+  }
+  return entries;
+}
+
+// The last row stands at the plot's top, those before it above.
+void draw_legend(Markup& svg, std::span<const LegendEntry> entries) {
+  for (const LegendEntry& entry : entries) {
+    const double y = 18 - kLegendRow * (entries.back().row - entry.row);
+    const double text_x = entry.x + (entry.group < 0 ? 33 : 19);
+    if (entry.group < 0) {
+      line(svg, "front", entry.x, y, entry.x + 26, y);
+    } else {
+      mark(svg, entry.group, entry.x + 7, y, kRadius);
+    }
+    svg.leaf("text", {{"class", "legend"}, {"x", text_x}, {"y", y + 4}}, entry.text);
+  }
 }
 
 // Error bars; returns what they cover.
@@ -214,12 +249,15 @@ std::string scatter_svg(const Scatter& plot) {
                kLeft + 6, kRight - 6);
   const Axis y(plot.y.scale, shown(plot, &ScatterPoint::y, &ScatterPoint::y_error, plot.y.scale),
                bottom_of(plot), kTop);
+  const std::vector<LegendEntry> legend = legend_of(plot);
+  const double above = kLegendRow * legend.back().row;
   Markup svg;
-  svg.open("svg", {{"viewBox", text("0 0 ", kWidth, " ", bottom_of(plot) + kBelow)},
-                   {"role", "img"},
-                   {"aria-label", plot.title}});
+  svg.open("svg",
+           {{"viewBox", text("0 ", 0 - above, " ", kWidth, " ", bottom_of(plot) + kBelow + above)},
+            {"role", "img"},
+            {"aria-label", plot.title}});
   draw_axes(svg, plot, x, y);
-  draw_legend(svg, plot);
+  draw_legend(svg, legend);
   std::vector<Box> covered = draw_errors(svg, plot, x, y);
   draw_front(svg, plot, x, y, covered);
   for (const ScatterPoint& p : plot.points) {

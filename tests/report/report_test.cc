@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "report/heat_map.h"
 #include "report/labels.h"
@@ -159,6 +160,26 @@ TEST(Scatter, ShowsEveryPointWithItsName) {
   EXPECT_NE(svg.find(">\u221e</text>"), std::string::npos);
   EXPECT_EQ(svg.find("nan"), std::string::npos);
   EXPECT_EQ(svg.find("inf"), std::string::npos);
+}
+
+TEST(Scatter, ALongLegendTakesAnotherRow) {
+  Scatter plot = sample_plot();
+  const auto legend_rows = [&] {
+    const std::string svg = scatter_svg(plot);
+    std::set<std::string> heights;
+    const std::string start = "<text class=\"legend\" x=\"";
+    for (size_t at = svg.find(start); at != svg.npos; at = svg.find(start, at + 1)) {
+      EXPECT_LT(std::stod(svg.substr(at + start.size())), 984 - 26 * 6.3);
+      const size_t y = svg.find("y=\"", at);
+      heights.insert(svg.substr(y, svg.find('"', y + 3) - y));
+    }
+    return heights.size();
+  };
+  EXPECT_EQ(legend_rows(), 1u);
+  plot.groups = {"reference", "16-bit activations (weights only)", "8-bit float activations",
+                 "8-bit integer activations", "4- and 6-bit activations"};
+  for (size_t i = 0; i < plot.points.size(); ++i) plot.points[i].group = static_cast<int>(i);
+  EXPECT_EQ(legend_rows(), 2u);
 }
 
 TEST(HeatMap, ColoursGetLighterAndEveryCellHasItsValue) {
