@@ -42,6 +42,8 @@ const Shape kShapes[] = {
     {{{33, 33}}, 4, 4, 8, 16, 0, 0, "one query head per KV head, head size 8"},
     {{{1, 40}, {20, 20}, {3, 50}}, 8, 4, 64, 16, 0, 0, "decode, prefill and extend in a batch"},
     {{{1, 300}, {1, 257}}, 8, 1, 64, 16, 0, 0, "several chunks, eight query heads per KV head"},
+    {{{1, 300}, {1, 257}}, 8, 2, 64, 16, 0, 0, "several chunks, four query heads per KV head"},
+    {{{1, 301}}, 6, 2, 128, 16, 70, 0, "three heads, head size 128, a window from within a pair"},
     {{{70, 290}}, 4, 2, 80, 16, 0, 0, "queries of two chunks, head size 80"},
     {{{5, 530}}, 2, 2, 128, 32, 0, 0, "three chunks, head size 128"},
     {{{40, 300}, {1, 299}}, 4, 2, 32, 16, 50, 0, "a window that starts within a chunk"},
@@ -282,7 +284,7 @@ TEST_P(AttentionTest, HugeScoresStayFinite) {
 
 TEST_P(AttentionTest, DoesNotReadBeyondTheContext) {
   // The cache starts as NaN in every byte; what is not written must not matter.
-  const Shape shape{{{3, 21}}, 4, 2, 64, 16, 0, 0, ""};
+  const Shape shape{{{3, 21}, {1, 19}}, 4, 2, 64, 16, 0, 0, ""};
   for (const CacheFormat& format : kFormats) {
     const Context context(shape, kBF16, 3);
     const Tensor out = run_shape(cpu, shape, kv_shape(shape, format, kBF16), context);
@@ -323,7 +325,7 @@ TEST_P(AttentionTest, PrefillInPiecesEqualsPrefillInOne) {
       Paged whole(cpu.ops, kv, context.lengths), pieces(cpu.ops, kv, context.lengths);
       const Tensor want = run_step(cpu, whole, shape, context, shape.sequences);
       int32_t done = 0;
-      for (const int32_t count : {1, 7, 100, 33, 16, 142, 1}) {
+      for (const int32_t count : {1, 7, 100, 33, 16, 1, 140, 1, 1}) {
         const Tensor got = run_step(cpu, pieces, shape, context, {{count, done + count}});
         EXPECT_TRUE(got == want.rows_from(done, count)) << "tokens from " << done;
         done += count;
