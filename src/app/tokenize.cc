@@ -122,6 +122,10 @@ void run(const Args& args) {
   if (args.given("chat-template")) {
     throw Error("--chat-template has no effect without --messages", "add --messages FILE");
   }
+  if (args.flag("pieces") && (args.flag("decode") || args.flag("json"))) {
+    throw Error(text("--pieces has no effect with --", args.flag("json") ? "json" : "decode"),
+                "leave one of them out");
+  }
   if (args.flag("decode")) return decode_ids(args, tokenizer);
   const std::vector<int32_t> ids =
       tokenizer.encode(input_of(args), !args.flag("no-special-tokens"));

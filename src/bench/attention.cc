@@ -16,7 +16,6 @@ constexpr int64_t kBandRows = 509;  // random tokens, repeated; prime, so that p
 constexpr int64_t kChunk = 2048;    // tokens written to the cache at once
 constexpr int64_t kPageTokens = 16;
 constexpr int64_t kSetsMax = 512;
-constexpr int64_t kCacheBytesMax = int64_t{64} << 30;
 
 int64_t pages_for(int64_t tokens) {
   return (tokens + kPageTokens - 1) / kPageTokens;
@@ -194,10 +193,11 @@ AttentionResult measure_attention(const Ops& ops, Queue* queue, const AttentionC
                                   uint64_t seed) {
   const double page_bytes = static_cast<double>(ops.kv_page_bytes(shape_of(c)));
   const double cache_bytes = static_cast<double>(c.batch * pages_for(c.context)) * page_bytes;
-  if (cache_bytes > static_cast<double>(kCacheBytesMax))
-    throw Error(text("batch ", c.batch, " x context ", c.context, " is a cache of ",
-                     cache_bytes / 1e9, " GB"),
-                "use a smaller batch or context");
+  const double rows =
+      static_cast<double>(c.batch) * (c.prefill ? static_cast<double>(c.context) : 1);
+  const double row_bytes = static_cast<double>(width_of(c)) * c.run_dtype->bits() / 8;
+  require_memory(ops, queue, cache_bytes + 3 * rows * row_bytes,
+                 text("attention of batch ", c.batch, " x context ", c.context));
   const std::vector<float> band = random_rows(kBandRows, width_of(c), *c.run_dtype, 1, seed);
   const auto sets = static_cast<int64_t>(std::clamp(
       static_cast<double>(kRotatedBytes) / cache_bytes + 1, 1.0, static_cast<double>(kSetsMax)));

@@ -80,8 +80,19 @@ class Problem {
   }
 };
 
+double bits_of(const Spec& spec, const Elem& run_dtype, int64_t rows, int64_t cols) {
+  if (!spec.quantized()) return run_dtype.bits();
+  return bits_per_weight(spec, rows, cols, run_dtype);
+}
+
 Problem::Problem(const Ops& ops, Queue* queue, const GemmCase& c, uint64_t seed)
     : ops_(ops), queue_(queue), c_(c) {
+  const auto m = static_cast<double>(c.m), n = static_cast<double>(c.n),
+             k = static_cast<double>(c.k);
+  const double each = c.run_dtype->bits() / 8.0;
+  const double weights = n * k * bits_of(c.scheme.weight, *c.run_dtype, c.n, c.k) / 8;
+  require_memory(ops, queue, weights + (2 * m * k + m * n) * each + kBandRows * k * 8,
+                 text("a linear layer of ", c.n, " x ", c.k, " with ", c.m, " tokens"));
   make_weights(seed);
   make_input(seed + 1);
   out_ = allocate(c.m * c.n * c.run_dtype->bits() / 8);
@@ -201,11 +212,6 @@ void Problem::sample(GemmResult& result) {
     }
   }
   result.rms_error = std::sqrt(errors / squares);
-}
-
-double bits_of(const Spec& spec, const Elem& run_dtype, int64_t rows, int64_t cols) {
-  if (!spec.quantized()) return run_dtype.bits();
-  return bits_per_weight(spec, rows, cols, run_dtype);
 }
 
 }  // namespace

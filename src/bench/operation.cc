@@ -4,9 +4,18 @@
 #include <cmath>
 
 #include "base/convert.h"
+#include "base/error.h"
 #include "base/random.h"
 
 namespace mantissa {
+
+void require_memory(const Ops& ops, Queue* queue, double bytes, const std::string& what) {
+  const auto free = static_cast<double>(ops.memory(queue).free);
+  if (bytes <= free) return;
+  const auto gb = [](double value) { return std::round(value / 1e8) / 10; };
+  throw Error(text(what, " needs ", gb(bytes), " GB, but ", ops.name, " has ", gb(free), " GB"),
+              "use smaller sizes");
+}
 
 std::vector<float> random_rows(int64_t rows, int64_t cols, const Elem& run_dtype, double spread,
                                uint64_t seed) {

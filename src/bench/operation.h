@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "kernels/bench_ops.h"
@@ -32,6 +33,10 @@ class DeviceMemory {
   int64_t bytes_;
   std::byte* data_;
 };
+
+// Throws Error where the device has not so many bytes: the host's memory would be promised and the
+// process killed when it is used.
+void require_memory(const Ops& ops, Queue* queue, double bytes, const std::string& what);
 
 // [rows, cols], about normal, deviation `spread`, as the run dtype holds them.
 std::vector<float> random_rows(int64_t rows, int64_t cols, const Elem& run_dtype, double spread,
