@@ -138,6 +138,7 @@ __device__ void multiply_all(const Block<F>& b) {
   const DecodeCommon& d = b.d;
   RingCursor at;
   Fold fold{reinterpret_cast<float*>(b.shared + b.plan.fold), 0};
+  Ahead<F> ahead;
   // One copy of the code for all roles: with four of them it did not stay in the caches.
 #pragma unroll 1
   for (int layer = 0; layer < d.layer_count; ++layer) {
@@ -151,19 +152,27 @@ __device__ void multiply_all(const Block<F>& b) {
                                                     : nullptr;
         const bool first = layer == 0 && role == kDecodeQkv;
         const int cols = d.roles[role].k;
+        const GemvArgs a = b.args(layer, role);
+        const Plan plan = b.plan.roles[role].plan;
+        const Ring ring = b.ring(role);
+        const RingCursor tile = at;
+        const int stages = share.count * ring.pieces;
+        Consumer<F> reader{a, plan, ring, b.shared, b.barriers, at, stages};
+        ahead.held = false;
         HeldRow row;
         HeldGains gains{};
         if (gain != nullptr) load_gains(gains, gain, cols);
         load_row_units(row, first ? static_cast<void*>(d.x) : b.input(layer, role), cols, !first,
-                       role == kDecodeOut);
+                       role == kDecodeOut, [&] {
+                         if (F::kLimbs > 0) reader.look_ahead(ahead);
+                       });
         if (gain != nullptr) norm_units(row, gains, gain, cols, d.eps, fold);
         if constexpr (F::kLimbs > 0) {
           stage_row_limbs(b, row, role, fold);
         } else {
           stage_units(b, row, role, l.linears[role].x_scale, fold);
         }
-        const Plan plan = b.plan.roles[role].plan;
-        consume<F>(b.args(layer, role), plan, b.ring(role), b.shared, b.barriers, share, at);
+        consume(reader, ahead, tile, stages);
       }
       if (role == kDecodeQkv) attend<A>(b, layer, at);
     }

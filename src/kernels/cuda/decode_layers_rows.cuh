@@ -17,16 +17,14 @@ __device__ int unit_col(int u) {
   return (u * kMultiplyThreads + static_cast<int>(threadIdx.x)) * kUnitCols;
 }
 // `awaited`: other blocks make it now (row_exchange.cuh). far: they begin only after a while; until
-// then a lane of each warp looks for it alone, and leaves the memory to others.
-__device__ void load_row_units(HeldRow& row, const void* x, int cols, bool awaited, bool far) {
+// then a lane of each warp looks for it alone, and leaves the memory to others. between(): what a
+// warp does while words come.
+template <class Between>
+__device__ void load_row_units(HeldRow& row, const void* x, int cols, bool awaited, bool far,
+                               const Between& between) {
   const auto* units = static_cast<const uint4*>(x);
   const auto at = [&](int u) { return units + unit_col(u) / kUnitCols; };
-  if (far) {
-    if (threadIdx.x % 32 == 0 && unit_col(0) < cols)
-      while (!is_there(ptx::load_relaxed(at(0)))) {
-      }
-    __syncwarp();  // its first words are there
-  }
+  const bool first = threadIdx.x % 32 == 0;
 #pragma unroll
   for (int u = 0; u < kUnitsMax; ++u) {
     const uint32_t word = unit_col(u) < cols ? kNotThere : 0;
@@ -34,13 +32,17 @@ __device__ void load_row_units(HeldRow& row, const void* x, int cols, bool await
   }
   bool missing;
   do {
+    if (!far || first) {
+#pragma unroll
+      for (int u = 0; u < kUnitsMax; ++u)
+        if (!is_there(row.v[u])) row.v[u] = ptx::load_relaxed(at(u));
+    }
+    between();
+    far = far && !__any_sync(0xffffffffu, first && is_there(row.v[0]));
     missing = false;
 #pragma unroll
-    for (int u = 0; u < kUnitsMax; ++u)
-      if (!is_there(row.v[u])) row.v[u] = ptx::load_relaxed(at(u));
-#pragma unroll
     for (int u = 0; u < kUnitsMax; ++u) missing = missing || !is_there(row.v[u]);
-  } while (missing && awaited);
+  } while (__any_sync(0xffffffffu, missing && awaited));
 }
 
 // Gains of a thread's first units, asked for before the row is there.
@@ -190,16 +192,23 @@ __device__ void stage_row_limbs(const Block<F>& b, HeldRow& row, int role, Fold&
   ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // x is there
 }
 
-// The row as operands in shared memory, quantized where the scheme does so.
+// The row as operands in shared memory, quantized where the scheme does so; bf16 that meets 8-bit
+// codes as f16 (kTakesScaled).
 template <class F>
 __device__ void stage_units(const Block<F>& b, HeldRow& row, int role, const float* given,
                             Fold& fold) {
   using T = typename F::Value;
-  constexpr bool kCodes = !std::is_same_v<T, __nv_bfloat16>;
+  constexpr bool kTakesCodes =
+      F::kIntegers || (std::is_same_v<T, __half> && F::kWeight != GemvWeight::kS8);
   unsigned char* x = b.shared + b.plan.ring.x;
   const int cols = (b.plan.roles[role].plan.token_bytes - F::kXPad) / static_cast<int>(sizeof(T));
+  const bool scaled = kTakesScaled<F> && (!kTakesCodes || b.d.input == GemvInput::kRun);
   RowCodes by{{}, FastCodes(CodeKind::kInt8, {}), false};
-  if constexpr (kCodes) {
+  HalfScale half{};
+  if (scaled) {
+    half = half_scale(row_amax_bits(row, fold, false));
+    if (threadIdx.x == 0) *reinterpret_cast<float*>(b.shared + b.plan.x_scale) = half.result;
+  } else if constexpr (kTakesCodes) {
     by = row_codes(b, row, given, fold);
   } else if (role == kDecodeOut || role == kDecodeDown) {    // no norm, whose barrier would do
     ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // nobody reads the old x any more
@@ -208,7 +217,13 @@ __device__ void stage_units(const Block<F>& b, HeldRow& row, int role, const flo
     const int col = unit_col(u);
     if (col >= cols) return;
     uint4 operands = unit;
-    if constexpr (kCodes) {
+    if (scaled) {
+      float v[kUnitCols];
+      unpack<__nv_bfloat16>(v, unit);
+#pragma unroll
+      for (float& value : v) value *= half.inverse;
+      operands = pack<__half>(v);
+    } else if constexpr (kTakesCodes) {
       const uint2 codes = codes_of_unit<F>(unit, by);
       if constexpr (F::kIntegers) {
         *reinterpret_cast<uint2*>(x + col) = codes;

@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kWarpsMax * 32, 2) gemv_kernel__sm80(GemvArgs 
       for (int i = 1; i < F::kAhead; ++i) ahead[i - 1] = ahead[i];
       load(ahead[F::kAhead - 1]);
       multiply(sums, now, x + line * 2 * F::kXBlock, x_sums + x_sum_count<F>(line) + lane % 4 * 2,
-               wants_row_codes);
+               wants_row_codes, [] {});
     }
     auto* mine = parts + turn * warps * part_size;  // two in turn: one barrier a tile
     put_part(a, sums, mine + warp * part_size, lane / 4);

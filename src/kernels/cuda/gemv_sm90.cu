@@ -26,23 +26,6 @@ static_assert(kMultiplyWarps >= kGemvRowsMax);
 
 constexpr int kScaledMax = 2;  // tokens; with more of them x takes longer than decoding saves
 
-// Formats whose operands are f16 take bf16 activations too, each token times a power of two that
-// brings its largest magnitude between 2^14 and 2^15: exact from 2^-31 of that on. 8-bit codes turn
-// into f16 in half the instructions that bf16 takes.
-template <class F>
-inline constexpr bool kTakesScaled = std::is_same_v<typename F::Value, __half> &&
-                                     (F::kWeight == GemvWeight::kE4M3 ||
-                                      F::kWeight == GemvWeight::kS8);
-struct HalfScale {
-  float result, inverse;  // results are multiplied by the first, x by the second
-};
-// A token that is not finite gives NaN.
-__device__ inline HalfScale half_scale(uint32_t amax) {
-  if (amax >= 0x7f800000u) return {__uint_as_float(0x7fffffffu), 0};
-  const uint32_t exponent = max(amax >> 23, 15u);  // so that both are normal
-  return {__uint_as_float((exponent - 14) << 23), __uint_as_float((268 - exponent) << 23)};
-}
-
 // ---- activations into shared memory. Every launch meets this code cold, while the ring's loads
 // keep the memory busy: it is short, and asks for all of x before it looks at any of it.
 
@@ -230,6 +213,10 @@ __global__ void __launch_bounds__(kRingThreads, 1)
     return produce<F>(a, p, ring, shared, barriers, share, at);
   }
   RingCursor at;
+  const int stages = share.count * ring.pieces;
+  Consumer<F> reader{a, p, ring, shared, barriers, at, stages};
+  Ahead<F> ahead;
+  ahead.held = false;
   ptx::grid_dependency_wait();  // x is written, and what reads out is done
   const bool scaled = kTakesScaled<F> && a.input == GemvInput::kRun && !a.run_is_f16;
   if (warp == kFinishWarp) {
@@ -243,7 +230,7 @@ __global__ void __launch_bounds__(kRingThreads, 1)
   }
   stage<F>(a, p, shared + ring.x, reinterpret_cast<float*>(shared + ring.x_sums), scaled, staged);
   ptx::named_barrier(1, kMultiplyThreads);  // x is there
-  consume<F>(a, p, ring, shared, barriers, share, at);
+  if (stages > 0) consume(reader, ahead, {}, stages);
 }
 
 // ---- launch

@@ -9,6 +9,23 @@ namespace mantissa::cuda {
 
 // ---- activations into shared memory
 
+// Formats whose operands are f16 take bf16 activations too, each token times a power of two that
+// brings its largest magnitude between 2^14 and 2^15: exact from 2^-31 of that on. 8-bit codes turn
+// into f16 in half the instructions that bf16 takes.
+template <class F>
+inline constexpr bool kTakesScaled = std::is_same_v<typename F::Value, __half> &&
+                                     (F::kWeight == GemvWeight::kE4M3 ||
+                                      F::kWeight == GemvWeight::kS8);
+// Of a token whose largest magnitude has these bits as float32. One that is not finite gives NaN.
+struct HalfScale {
+  float result, inverse;  // results are multiplied by the first, x by the second
+};
+__device__ inline HalfScale half_scale(uint32_t amax) {
+  if (amax >= 0x7f800000u) return {__uint_as_float(0x7fffffffu), 0};
+  const uint32_t exponent = max(amax >> 23, 15u);  // so that both are normal
+  return {__uint_as_float((exponent - 14) << 23), __uint_as_float((268 - exponent) << 23)};
+}
+
 // Floats of x_sums: 8 tokens for each group, or each block of one; none where x is limbs.
 template <class F>
 __host__ __device__ constexpr int x_sum_count(int lines) {
@@ -124,40 +141,58 @@ __device__ void add_group(float (&d)[4], float (&group)[4], const Groups (&of)[2
   }
 }
 
-// The same with x as limbs: four bits of a word are four bytes of mma at once, 16 times as large.
+// What a block of codes meets where x is limbs: for the lower and the upper half of its nibbles.
+struct LimbOperands {
+  uint4 low, high;
+};
+// Products of lines of int4 codes with limbs, 16 times as large; of each block of its own, which is
+// a group or part of one. Four bits of a word are four bytes of mma at once.
 template <class F, int kLines>
-__device__ void multiply_limbs(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
-                               const unsigned char* x) {
+__device__ void multiply_limbs(int32_t (&products)[kLines * 2][4], const Line<F> (&lines)[kLines],
+                               const LimbOperands (&x)[kLines * 2]) {
+#pragma unroll
+  for (int b = 0; b < kLines * 2; ++b)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) products[b][i] = 0;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+#pragma unroll
+    for (int b = 0; b < kLines * 2; ++b) {
+      const uint4(&codes)[2] = lines[b / 2].codes[b % 2];
+      uint32_t low[4], high[4];
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const uint32_t word = word_of(codes[r % 2], i + r / 2);
+        low[r] = word << 4 & 0xf0f0f0f0u;
+        high[r] = word & 0xf0f0f0f0u;
+      }
+      ptx::mma_s8(products[b], low, word_of(x[b].low, i), word_of(x[b].low, i + 1));
+      ptx::mma_s8(products[b], high, word_of(x[b].high, i), word_of(x[b].high, i + 1));
+    }
+  }
+}
+// Their sum; scales: of a lane's two rows, bf16 of the four blocks.
+template <class F, int kLines>
+__device__ void add_limbs(Sums<F, kLines>& sums, const int32_t (&products)[kLines * 2][4],
+                          const uint2 (&scales)[2]) {
+  static_assert(kLines == 2);
 #pragma unroll
   for (int b = 0; b < kLines * 2; ++b) {
-    const uint4(&codes)[2] = lines[b / 2].codes[b % 2];
-    const uint4 x_low = *reinterpret_cast<const uint4*>(x + b * F::kXBlock);
-    const uint4 x_high = *reinterpret_cast<const uint4*>(x + b * F::kXBlock + F::kXBlock / 2);
-    int32_t low[4] = {}, high[4] = {};
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-      uint32_t w[4];
-#pragma unroll
-      for (int r = 0; r < 4; ++r) w[r] = word_of(codes[r % 2], i + r / 2) << 4 & 0xf0f0f0f0u;
-      ptx::mma_s8(low, w, word_of(x_low, i), word_of(x_low, i + 1));
-#pragma unroll
-      for (int r = 0; r < 4; ++r) w[r] = word_of(codes[r % 2], i + r / 2) & 0xf0f0f0f0u;
-      ptx::mma_s8(high, w, word_of(x_high, i), word_of(x_high, i + 1));
-    }
-    const Groups(&of)[2] = lines[b / 2].groups[b % 2];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float scale = __uint_as_float(of[i / 2].scales.x << 16);
-      sums.d[0][i] = fmaf(static_cast<float>(low[i] + high[i]), scale, sums.d[0][i]);
+      const uint32_t pair = b < 2 ? scales[i / 2].x : scales[i / 2].y;
+      const float scale = __uint_as_float(b % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+      sums.d[0][i] = fmaf(static_cast<float>(products[b][i]), scale, sums.d[0][i]);
     }
   }
 }
 
 // x: of the first line, at this lane's token and place. x_sums (int4): of the first line, at the
-// lane's two tokens of the result.
-template <class F, int kLines>
-__device__ void multiply_values(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
-                                const unsigned char* x, const float* x_sums, bool wants_row_codes) {
+// lane's two tokens of the result. between(): is run once all of the lines have been waited for.
+template <class F, int kLines, class Between>
+__device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
+                         const unsigned char* x, const float* x_sums, bool wants_row_codes,
+                         const Between& between) {
   using T = typename F::Value;
   constexpr int kBlocks = kLines * 2;
   float group[F::kSubs > 0 ? kBlocks : 1][4] = {};
@@ -196,6 +231,7 @@ __device__ void multiply_values(Sums<F, kLines>& sums, const Line<F> (&lines)[kL
           }
         }
       }
+      if (q == 0 && h == (F::kSteps > 2 ? 1 : 0)) between();
     }
     if constexpr (F::kSubs > 0) {
       constexpr int kPerSub = F::kSteps / 2 / F::kSubs;
@@ -208,16 +244,6 @@ __device__ void multiply_values(Sums<F, kLines>& sums, const Line<F> (&lines)[kL
             *reinterpret_cast<const float2*>(x_sums + (b * F::kSubs + sub) * kGemvRowsMax));
       }
     }
-  }
-}
-
-template <class F, int kLines>
-__device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
-                         const unsigned char* x, const float* x_sums, bool wants_row_codes) {
-  if constexpr (F::kLimbs > 0 && F::kSubs > 0) {
-    multiply_limbs(sums, lines, x);
-  } else {
-    multiply_values(sums, lines, x, x_sums, wants_row_codes);
   }
 }
 

@@ -15,6 +15,7 @@ constexpr int kLoadWarp = kMultiplyWarps, kFinishWarp = kMultiplyWarps + 1;
 constexpr int kRingThreads = kMultiplyThreads + 64;
 constexpr int kPieceMax = kMultiplyWarps * kUnitLines * kLine;  // bytes of a row in a stage
 constexpr int kRowPad = 64;  // so that two rows that a quarter of a warp reads never share a bank
+constexpr int kLimbPitch = kPieceMax + kRowPad;  // bytes between rows where x is limbs
 constexpr int kStagesMax = 16;
 constexpr int kTilesAhead = 4;               // tiles whose parameters, or parts, are there at once
 constexpr int kRingSharedMax = (226 << 10);  // the rest: what kernels have besides
@@ -105,24 +106,27 @@ struct RingBarriers {
 
 // ---- the warp that loads
 
-// Scales and zero points of a tile: of groups, or of rows.
+// Bytes of a tile's scales and zero points, of groups or of rows, as the copy engine takes them.
+struct ParamBytes {
+  int64_t scales_row;  // in memory, of a row
+  uint32_t scales, zeros;
+};
+template <class F>
+__device__ ParamBytes param_bytes(const Plan& p, int rows) {
+  const auto round = [](int bytes) { return static_cast<uint32_t>(bytes + 15) & ~15u; };
+  const int row = F::kSubs > 0 ? p.groups * static_cast<int>(sizeof(typename F::GroupScale)) : 4;
+  return {row, round(rows * row), F::kZeros ? round(rows * p.groups) : 0};
+}
+// `barrier` expects their bytes.
 template <class F>
 __device__ void fetch_params(const GemvArgs& a, const Plan& p, const Ring& ring,
-                             unsigned char* shared, const RingBarriers& barriers, int tile,
-                             unsigned of_tile) {
-  const int rows = min(kRows, a.n - tile * kRows);
-  const auto round = [](int bytes) { return static_cast<uint32_t>(bytes + 15) & ~15u; };
-  const int64_t row_bytes =
-      F::kSubs > 0 ? p.groups * static_cast<int>(sizeof(typename F::GroupScale)) : 4;
-  const uint32_t scale_bytes = round(rows * static_cast<int>(row_bytes));
-  const uint32_t zero_bytes = F::kZeros ? round(rows * p.groups) : 0;
+                             unsigned char* shared, uint64_t* barrier, int tile, unsigned of_tile) {
+  const ParamBytes bytes = param_bytes<F>(p, min(kRows, a.n - tile * kRows));
   unsigned char* to = shared + ring.params + of_tile * ring.params_bytes;
-  uint64_t* barrier = barriers.params_full + of_tile;
   const int64_t row0 = int64_t{tile} * kRows;
-  ptx::mbarrier_expect_bytes(barrier, scale_bytes + zero_bytes);
-  ptx::bulk_load(to, static_cast<const unsigned char*>(a.w_scale) + row0 * row_bytes, scale_bytes,
-                 barrier);
-  if (F::kZeros) ptx::bulk_load(to + ring.zeros, a.w_zero + row0 * p.groups, zero_bytes, barrier);
+  ptx::bulk_load(to, static_cast<const unsigned char*>(a.w_scale) + row0 * bytes.scales_row,
+                 bytes.scales, barrier);
+  if (F::kZeros) ptx::bulk_load(to + ring.zeros, a.w_zero + row0 * p.groups, bytes.zeros, barrier);
 }
 
 // The stages of a block's share in order; lane r moves row r.
@@ -134,15 +138,25 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
   const uint64_t read_once = ptx::cache_policy_evict_first();
   for (int i = 0; i < share.count; ++i, ++at.tile) {
     const int tile = share.tile(i), rows = min(kRows, a.n - tile * kRows);
-    if constexpr (F::kScales) {
-      ptx::mbarrier_wait(barriers.params_empty + at.of_tile(), at.tile_parity() ^ 1);
-      if (lane == 0) fetch_params<F>(a, p, ring, shared, barriers, tile, at.of_tile());
+    if (F::kScales) ptx::mbarrier_wait(barriers.params_empty + at.of_tile(), at.tile_parity() ^ 1);
+    if (F::kScales && F::kSubs == 0 && lane == 0) {
+      uint64_t* barrier = barriers.params_full + at.of_tile();
+      ptx::mbarrier_expect_bytes(barrier, param_bytes<F>(p, rows).scales);
+      fetch_params<F>(a, p, ring, shared, barrier, tile, at.of_tile());
     }
     const unsigned char* row = a.w + (int64_t{tile} * kRows + lane) * a.row_bytes;
     for (int begin = 0; begin < row_bytes; begin += ring.piece) {
       at.claim(ring, barriers.full, barriers.empty);
       const int bytes = min(ring.piece, row_bytes - begin);
-      if (lane == 0) ptx::mbarrier_expect_bytes(barriers.full + at.slot, rows * bytes);
+      if (lane == 0) {
+        const bool with_groups = F::kSubs > 0 && begin == 0;  // they come with the first stage
+        const ParamBytes groups = param_bytes<F>(p, rows);
+        ptx::mbarrier_expect_bytes(
+            barriers.full + at.slot,
+            static_cast<uint32_t>(rows * bytes) + (with_groups ? groups.scales + groups.zeros : 0));
+        if (with_groups)
+          fetch_params<F>(a, p, ring, shared, barriers.full + at.slot, tile, at.of_tile());
+      }
       __syncwarp();  // the bytes are expected
       if (lane < rows) {
         ptx::bulk_load(shared + at.slot * ring.stage_bytes + lane * ring.pitch, row + begin, bytes,
@@ -184,6 +198,36 @@ __device__ void read_groups(Line<F>& to, const Plan& p, const Ring& ring,
   }
 }
 
+// Scales of the blocks of two lines, of rows `row` and `row` + 8; 0 beyond a row.
+__device__ inline void read_limb_scales(uint2 (&to)[2], const Plan& p, const unsigned char* params,
+                                        int row, int line) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const auto* scales = reinterpret_cast<const uint16_t*>(params) + (row + r * 8) * p.groups;
+    uint32_t of[4];
+#pragma unroll
+    for (int b = 0; b < 4; ++b) {
+      const int block = line * 2 + b;
+      of[b] = block < p.blocks ? scales[(block * p.group_inverse) >> kInverseBits] : 0;
+    }
+    to[r] = make_uint2(of[0] | of[1] << 16, of[2] | of[3] << 16);
+  }
+}
+
+// What a lane holds of two lines.
+template <class F>
+struct Unit {
+  Line<F> lines[kUnitLines];
+  uint2 scales[2];  // where x is limbs
+};
+
+// A stage that waits in registers for x: its place in the ring is another's already.
+template <class F>
+struct Ahead {
+  Unit<F> unit;
+  bool held;
+};
+
 template <class F>
 __device__ typename F::Sum* parts_of(const Ring& ring, unsigned char* shared, int m,
                                      unsigned of_tile) {
@@ -200,6 +244,7 @@ struct Consumer {
   unsigned char* shared;
   const RingBarriers& barriers;
   RingCursor& at;  // what is read next
+  int left;        // stages that are not read
   int piece = 0;   // of its tile
 
   __device__ int in_piece() const { return static_cast<int>(threadIdx.x) / 32 * kUnitLines; }
@@ -210,51 +255,88 @@ struct Consumer {
     return in_piece() * kLine < ring.piece ? bytes : 0;
   }
   __device__ bool is_there() const {
-    bool there = ptx::mbarrier_test_wait(barriers.full + at.slot, at.parity);
-    if (F::kSubs > 0 && piece == 0)
-      there =
-          there && ptx::mbarrier_test_wait(barriers.params_full + at.of_tile(), at.tile_parity());
-    return __all_sync(0xffffffffu, there);
+    return __all_sync(0xffffffffu, ptx::mbarrier_test_wait(barriers.full + at.slot, at.parity));
   }
-  __device__ void wait() const {
-    if (F::kSubs > 0 && piece == 0)
-      ptx::mbarrier_wait(barriers.params_full + at.of_tile(), at.tile_parity());
-    ptx::mbarrier_wait(barriers.full + at.slot, at.parity);
-  }
+  __device__ void wait() const { ptx::mbarrier_wait(barriers.full + at.slot, at.parity); }
   // What is there, into registers; its place becomes free.
-  __device__ void read(Line<F> (&lines)[kUnitLines]) {
+  __device__ void read(Unit<F>& to) {
     const int lane = static_cast<int>(threadIdx.x) % 32, bytes = bytes_of(piece);
     const unsigned char* stage = shared + at.slot * ring.stage_bytes;
     const unsigned char* params = shared + ring.params + at.of_tile() * ring.params_bytes;
     const int line = piece * (ring.piece / kLine) + in_piece();
+    if constexpr (F::kLimbs > 0) {
+      if (bytes > 0) read_codes(to, stage, params, bytes, line);
+    } else {
 #pragma unroll
-    for (int i = 0; i < kUnitLines; ++i) {
-      // Lines beyond the piece are another stage's: nothing of them.
-      const bool in = in_piece() + i < ring.piece / kLine;
-      read_line(lines[i], stage, ring, in_piece() + i, in ? bytes - i * kLine : 0, lane);
-      if constexpr (F::kSubs > 0) read_groups(lines[i], p, ring, params, lane / 4, line + i);
+      for (int i = 0; i < kUnitLines; ++i) {
+        // Lines beyond the piece are another stage's: nothing of them.
+        const bool in = in_piece() + i < ring.piece / kLine;
+        read_line(to.lines[i], stage, ring, in_piece() + i, in ? bytes - i * kLine : 0, lane);
+        if constexpr (F::kSubs > 0) read_groups(to.lines[i], p, ring, params, lane / 4, line + i);
+      }
     }
     __syncwarp();  // the stage has been read
     if (lane == 0) ptx::mbarrier_arrive(barriers.empty + at.slot);
     at.next_stage(ring);
+    --left;
     if (++piece < ring.pieces) return;
     if (F::kSubs > 0 && lane == 0) ptx::mbarrier_arrive(barriers.params_empty + at.of_tile());
     piece = 0;
     ++at.tile;
   }
-  __device__ void multiply_piece(Sums<F, kUnitLines>& sums, const Line<F> (&lines)[kUnitLines],
-                                 int of_piece) const {
-    if (bytes_of(of_piece) <= 0) return;
+  // The next stage, if there is one that has landed.
+  __device__ void look_ahead(Ahead<F>& ahead) {
+    if (ahead.held || left == 0 || !is_there()) return;
+    read(ahead.unit);
+    ahead.held = true;
+  }
+  // Where x is limbs: four blocks of two rows with their scales.
+  __device__ void read_codes(Unit<F>& to, const unsigned char* stage, const unsigned char* params,
+                             int bytes, int line) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32, row = lane / 4;
+    const unsigned char* codes = stage + row * kLimbPitch + in_piece() * kLine + lane % 4 * 16;
+    if (p.groups == p.blocks && p.groups % 4 == 0) {  // whole units, scales of one as a word
+      const unsigned char* scales = params + (row * p.groups + line * 2) * 2;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        to.scales[r] = *reinterpret_cast<const uint2*>(scales + r * 16 * p.groups);
+#pragma unroll
+        for (int b = 0; b < 4; ++b)
+          to.lines[b / 2].codes[b % 2][r] =
+              *reinterpret_cast<const uint4*>(codes + r * 8 * kLimbPitch + b * 64);
+      }
+      return;
+    }
+    read_limb_scales(to.scales, p, params, row, line);
+#pragma unroll
+    for (int i = 0; i < kUnitLines; ++i)
+      read_line(to.lines[i], stage, ring, in_piece() + i, bytes - i * kLine, lane);
+  }
+  // The token's limbs that the warp's lines of a piece meet; lanes of columns beyond keep theirs.
+  __device__ void read_x(LimbOperands (&to)[kUnitLines * 2], int of_piece) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if (lane / 4 >= F::kLimbs || bytes_of(of_piece) <= 0) return;
+    const int line = of_piece * (ring.piece / kLine) + in_piece();
+    const unsigned char* x =
+        shared + ring.x + lane / 4 * 64 + lane % 4 * 16 + line * 2 * F::kXBlock;
+#pragma unroll
+    for (int b = 0; b < kUnitLines * 2; ++b) {
+      to[b].low = *reinterpret_cast<const uint4*>(x + b * F::kXBlock);
+      to[b].high = *reinterpret_cast<const uint4*>(x + b * F::kXBlock + F::kXBlock / 2);
+    }
+  }
+  template <class Between>
+  __device__ void multiply_piece(Sums<F, kUnitLines>& sums, const Unit<F>& unit, int of_piece,
+                                 const Between& between) const {
+    if (bytes_of(of_piece) <= 0) return between();
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int line = of_piece * (ring.piece / kLine) + in_piece();
-    // mma's column: a token, or a limb of the only one.
-    const int column =
-        F::kLimbs > 0 ? min(lane / 4, F::kLimbs - 1) * 64 : min(lane / 4, a.m - 1) * p.token_bytes;
+    const int token = min(lane / 4, a.m - 1) * p.token_bytes;  // of mma's column
     const unsigned char* x =
-        shared + ring.x + column + lane % 4 * (F::kWide ? 32 : 16) + line * 2 * F::kXBlock;
+        shared + ring.x + token + lane % 4 * (F::kWide ? 32 : 16) + line * 2 * F::kXBlock;
     const auto* x_sums = reinterpret_cast<const float*>(shared + ring.x_sums);
-    multiply(sums, lines, x, x_sums + x_sum_count<F>(line) + lane % 4 * 2,
-             F::kIntegers && a.x_zero != nullptr);
+    multiply(sums, unit.lines, x, x_sums + x_sum_count<F>(line) + lane % 4 * 2,
+             F::kIntegers && a.x_zero != nullptr, between);
   }
   // The warp's part of a tile.
   __device__ void leave(Sums<F, kUnitLines>& sums, const RingCursor& tile) const {
@@ -268,37 +350,84 @@ struct Consumer {
   }
 };
 
-// x is staged; every warp leaves its part of every tile.
+// Where x is limbs: products of a stage are scaled while the next one is multiplied; limbs that all
+// stages meet stay in registers.
 template <class F>
-__device__ void consume(const GemvArgs& a, const Plan& p, const Ring& ring, unsigned char* shared,
-                        const RingBarriers& barriers, const Share& share, RingCursor& at) {
-  if (share.count == 0) return;
-  Consumer<F> reader{a, p, ring, shared, barriers, at};
-  RingCursor tile = at;  // what is multiplied
-  int piece = 0, left = share.count * ring.pieces;
+__device__ void consume_limbs(Consumer<F>& reader, Unit<F>& unit, RingCursor tile, int stages) {
+  const Ring& ring = reader.ring;
+  LimbOperands x[kUnitLines * 2] = {};
   Sums<F, kUnitLines> sums;
-  Line<F> lines[2][kUnitLines];
-  reader.wait();
-  reader.read(lines[0]);
-  // The next stage is read before this one is multiplied if it is there by then, else after it.
-  const auto step = [&](Line<F>(&now)[kUnitLines], Line<F>(&next)[kUnitLines]) {
-    const bool more = left > 1, early = more && reader.is_there();
-    if (early) reader.read(next);
-    reader.multiply_piece(sums, now, piece);
-    if (++piece == ring.pieces) {
-      reader.leave(sums, tile);
-      ++tile.tile;
-      piece = 0;
-    }
-    if (more && !early) {
-      reader.wait();
-      reader.read(next);
-    }
-    --left;
+  int32_t last[kUnitLines * 2][4] = {};  // products that are not in the sums
+  uint2 scales[2] = {};                  // theirs
+  bool ends = false;                     // they are a tile's last ones
+  const auto add_last = [&] {
+    add_limbs<F>(sums, last, scales);
+    if (!ends) return;
+    reader.leave(sums, tile);
+    ++tile.tile;
   };
-  while (left > 0) {
-    step(lines[0], lines[1]);
-    if (left > 0) step(lines[1], lines[0]);
+  reader.read_x(x, 0);
+  int piece = 0;
+  while (true) {
+    const bool early = reader.left > 0 && reader.is_there();
+    int32_t products[kUnitLines * 2][4];
+    multiply_limbs<F>(products, unit.lines, x);
+    add_last();
+    const bool mine = reader.bytes_of(piece) > 0;  // else there are no products
+#pragma unroll
+    for (int b = 0; b < kUnitLines * 2; ++b)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) last[b][i] = products[b][i];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) scales[r] = mine ? unit.scales[r] : uint2{};
+    ends = ++piece == ring.pieces;
+    if (ends) piece = 0;
+    if (--stages > 0 && ring.pieces > 1) reader.read_x(x, piece);
+    if (!early) {
+      add_last();
+      if (stages == 0) return;
+      ends = false;
+      scales[0] = scales[1] = {};
+      reader.wait();
+    }
+    reader.read(unit);
+  }
+}
+
+// x is staged; every warp leaves its part of every tile. tile: of the first stage.
+template <class F>
+__device__ void consume(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, int stages) {
+  if (!ahead.held) {
+    reader.wait();
+    reader.read(ahead.unit);
+  }
+  if constexpr (F::kLimbs > 0) {
+    consume_limbs(reader, ahead.unit, tile, stages);
+  } else {
+    const Ring& ring = reader.ring;
+    int piece = 0;
+    Sums<F, kUnitLines> sums;
+    Unit<F> other;
+    // The next stage is read in the middle of this one if it is there by then, else after it.
+    const auto step = [&](Unit<F>& now, Unit<F>& next) {
+      const bool early = reader.left > 0 && reader.is_there();
+      reader.multiply_piece(sums, now, piece, [&] {
+        if (early) reader.read(next);
+      });
+      if (++piece == ring.pieces) {
+        reader.leave(sums, tile);
+        ++tile.tile;
+        piece = 0;
+      }
+      if (!early && reader.left > 0) {
+        reader.wait();
+        reader.read(next);
+      }
+    };
+    for (int i = 0; i < stages; i += 2) {
+      step(ahead.unit, other);
+      if (i + 1 < stages) step(other, ahead.unit);
+    }
   }
 }
 
@@ -407,7 +536,7 @@ struct RingNeeds {
 // Lays out `limit` bytes of shared memory; as many stages as fit (perhaps none).
 template <class F>
 void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit) {
-  r.pitch = piece + kRowPad;
+  r.pitch = F::kLimbs > 0 ? kLimbPitch : piece + kRowPad;
   r.stage_bytes = kRows * r.pitch;
   r.zeros = round_up(kRows * needs.groups * static_cast<int>(sizeof(typename F::GroupScale)), 16);
   r.params_bytes = F::kSubs > 0 ? r.zeros + (F::kZeros ? round_up(r.zeros / 2, 16) : 0)

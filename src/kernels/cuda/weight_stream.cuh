@@ -116,7 +116,7 @@ struct Groups {
 template <class F>
 struct Line {
   uint4 codes[2][2];
-  Groups groups[F::kSubs > 0 ? 2 : 1][2];
+  Groups groups[F::kSubs > 0 && F::kLimbs == 0 ? 2 : 1][2];
 };
 
 // Of `block` of a row whose groups begin at `scales` and `zeros`.
