@@ -96,6 +96,8 @@ ModelOptions model_options_of(const Args& args, std::span<const std::string> sch
                        " has no static scales"),
                   "name one that has: -q fp8_static, int8:static, int8:asym:static, nvfp4:static");
     }
+    // Wrong now rather than after the models before the one that needs it.
+    (void)read_file(args.text("calibrate"), kCalibrationBytesMax);
   }
   return options;
 }

@@ -30,6 +30,7 @@ Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder);
 // Plans, prints the plan, loads with a progress bar, prints the load report. All on standard error.
 Model open_model(const Args& args, ModelOptions options, LoadReport* report = nullptr);
 
+constexpr int64_t kCalibrationBytesMax = int64_t{1} << 30;
 // --calibrate: runs the text through the model and fills options.input_ranges. Does nothing where
 // no scheme of `options` is static.
 void calibrate_inputs(const Args& args, ModelOptions& options);
