@@ -64,7 +64,7 @@ Error sample_error(const SampledRow& sampled, const SamplingParams& params, std:
                     sampled.status == SampleStatus::kBadLogit
                         ? text("logit ", sampled.id, " is ", sampled.value)
                         : "all logits are -infinity"),
-               "check the checkpoint with `mantissa inspect`, or try another --dtype or scheme",
+               "try another --dtype or scheme; loading warns of NaN weights by name",
                Error::Kind::kRuntime);
 }
 

@@ -16,7 +16,7 @@ double checked_lse(const ScoredRows& rows, int64_t row, size_t model) {
   if (std::isfinite(lse)) return lse;
   throw Error(text("the logits of window ", rows.windows[static_cast<size_t>(row)],
                    " are not finite (NaN or infinity)"),
-              "use --dtype float32 or another quantization; `mantissa inspect` counts NaN weights",
+              "use --dtype float32 or another quantization; loading warns of NaN weights by name",
               Error::Kind::kRuntime);
 }
 

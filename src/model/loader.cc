@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "model/device_loader.h"
@@ -37,7 +38,9 @@ class Loader {
         progress_(progress),
         workers_(static_cast<size_t>(pool.threads())) {
     for_each_weight(layout, [&](PlannedWeight& w) {
-      total_bytes_ += w.weight.request.rows * w.weight.request.cols * 2;
+      const WeightRequest& request = w.weight.request;
+      total_bytes_ += request.rows * request.cols * 2;
+      if (!request.scheme.weight.quantized()) unquantized_.insert(request.name);
     });
     if (ops.load != nullptr) device_.emplace(layout, checkpoint, seed, ops, queue, pool);
   }
@@ -73,6 +76,7 @@ class Loader {
   std::optional<DeviceLoader> device_;
   std::map<std::string, int64_t, std::less<>>
       on_host_;  // weights that the device refused, by reason
+  std::set<std::string> unquantized_;
   LoadReport report_;
   int64_t done_bytes_ = 0, total_bytes_ = 0;
 };
@@ -112,10 +116,14 @@ void Loader::read_bias(PlannedWeight& w) {
 }
 
 void Loader::report(const std::string& name, const QuantReport& r) {
-  if (r.nan > 0) report_.warnings.push_back(text(name, ": ", r.nan, " NaN weights became 0"));
-  if (r.inf > 0) {
+  const bool kept = unquantized_.contains(name);
+  if (r.nan > 0) {
     report_.warnings.push_back(
-        text(name, ": ", r.inf, " infinite weights became the largest code"));
+        text(name, ": ", r.nan, " NaN weights", kept ? ", kept as they are" : " became 0"));
+  }
+  if (r.inf > 0) {
+    report_.warnings.push_back(text(name, ": ", r.inf, " infinite weights",
+                                    kept ? ", kept as they are" : " became the largest code"));
   }
   if (r.saturated > 0) {
     report_.warnings.push_back(text(name, ": ", r.saturated, " weights saturated"));

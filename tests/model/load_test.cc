@@ -168,6 +168,11 @@ TEST(Load, NanAndInfWeightsAreCountedByName) {
   }
   const std::vector<float> logits = prefill_logits(model, {1, 2, 3});
   EXPECT_TRUE(std::ranges::all_of(logits, [](float x) { return std::isfinite(x); }));
+
+  options.scheme = "bf16";
+  for (const std::string& w : Model(options).load().warnings) {
+    EXPECT_NE(w.find(", kept as they are"), std::string::npos) << w;
+  }
 }
 
 TEST(Load, UnknownArchitectureListsTheKnown) {
