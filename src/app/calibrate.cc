@@ -46,7 +46,8 @@ void calibrate_inputs(const Args& args, ModelOptions& options) {
                                    config.max_position_embeddings, context_of(options, config)});
   const Tokenizer tokenizer = open_tokenizer(args, options.folder);
   const int32_t bos = prefix_token(args, tokenizer, config);
-  const std::vector<int32_t> tokens = tokenizer.encode(read_text(args, file, kCalibrationBytesMax), false);
+  const std::vector<int32_t> tokens =
+      tokenizer.encode(read_text(args, file, kCalibrationBytesMax), false);
   if (tokens.empty()) throw Error(text("--calibrate ", file, ": no text"), "give another file");
   const std::vector<Window> windows =
       calibration_windows(tokens, bos, args.integer("calibrate-samples"), length, head);
