@@ -425,6 +425,9 @@ void run(const Args& args) {
     throw Error("--load-format dummy: random weights have no accuracy to compare",
                 "use `mantissa bench latency` for their speed");
   const ModelConfig config = config_of(options);
+  if (!config.quantization_config.empty())
+    throw Error("this checkpoint is already quantized: it runs in its own scheme only",
+                "compare the original, unquantized one; `mantissa perplexity` scores this one");
   PageFile page(args.text("html"), args.given("html"));
   Comparer comparer(args, options, config, text_of(args, options, config));
   const bool json = args.flag("json");

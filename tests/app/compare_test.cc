@@ -91,6 +91,9 @@ TEST(Compare, FindsMistakesBeforeTheLongWork) {
   } cases[] = {
       {{"compare", demo_model(), "--file", short_text()}, "nothing to compare"},
       {{"compare", demo_model(), "--schemes", "int8"}, "--tasks wikitext, or --file TEXT"},
+      {{"compare", MANTISSA_SOURCE_DIR "/tests/golden/quantized/ct-fp8-static", "--schemes", "int8",
+        "--file", short_text()},
+       "this checkpoint is already quantized"},
       {compare_words("int8,W8A8"), "names int8 twice (as W8A8)"},
       {compare_words("int8,ptpc_fp9"), "ptpc_fp8"},
       {compare_words("int8", {"--tasks", "wikitext"}), "both --tasks and --file"},
