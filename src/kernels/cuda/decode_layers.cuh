@@ -196,14 +196,13 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   if (thread == kLoadWarp * 32) barriers.init(plan.ring.stages, F::kSubs > 0);
   copy_words(&known->common, static_cast<const DecodeCommon*>(&d), sizeof(DecodeCommon));
   copy_words(&known->plan, &plan, sizeof(DecodePlan));
-  copy_words(shared + plan.layers, d.layers, d.layer_count * static_cast<int>(sizeof(LayerArgs)));
   if (thread < kDecodeLinears) {
     const int tiles = (d.roles[thread].n + kRows - 1) / kRows;
     known->shares[thread] =
         thread == kDecodeGateUp ? share_of(tiles / 2, tiles / 2) : share_of(tiles);
   }
   __syncthreads();  // the barriers exist, and what is known of the launch
-  const Block<F> b{known->common, known->plan, *known, shared, barriers};
+  const Block<F> b{known->common, known->plan, *known, d.layers, shared, barriers};
   if (warp >= kMultiplyWarps) {
     ptx::registers_lower<kOtherRegisters>();
     if (warp == kLoadWarp) load_all(b);
@@ -259,17 +258,15 @@ DecodePlan plan_all(const DecodeArgs& d) {
   needs.x_bytes = round_up(std::max(needs.x_bytes, query_bytes + merge_bytes), 128);
   const int turn_bytes = round_up(d.rope_half * 8, 16);
   const int fold_bytes = 2 * kUnitsMax * kMultiplyWarps * 4;
-  const int layer_bytes = round_up(d.layer_count * static_cast<int>(sizeof(LayerArgs)), 16);
   constexpr int kKnownBytes = (sizeof(Known) + 15) / 16 * 16;
-  const int own = turn_bytes + fold_bytes + layer_bytes + kKnownBytes + 32;
+  const int own = turn_bytes + fold_bytes + kKnownBytes + 32;
   lay_out<F>(p.ring, needs, kPieceMax, kRingSharedMax - own);
   p.ring.in_flight = std::min(p.ring.stages, kInFlight);
   p.query = p.ring.x;
   p.merge = p.query + query_bytes;
   p.turn = round_up(p.ring.bytes, 16);
   p.fold = p.turn + turn_bytes;
-  p.layers = p.fold + fold_bytes;
-  p.known = p.layers + layer_bytes;
+  p.known = p.fold + fold_bytes;
   p.x_scale = p.known + kKnownBytes;
   p.ring.bytes = p.x_scale + 16;
   return p;

@@ -29,11 +29,12 @@ struct RolePlan {
 struct DecodePlan {
   Ring ring;
   RolePlan roles[kDecodeLinears];
-  int query, merge, turn, fold, layers, known, x_scale;  // bytes: where these lie in shared memory
+  int query, merge, turn, fold, known, x_scale;  // bytes: where these lie in shared memory
 };
 
 // What a block knows of the launch: in shared memory, because parameters, which lie in constant
-// memory, lose their place in its small cache from one operation to the next.
+// memory, lose their place in its small cache from one operation to the next. The layers stay
+// there.
 struct Known {
   DecodeCommon common;
   DecodePlan plan;
@@ -46,13 +47,12 @@ struct Block {
   const DecodeCommon& d;
   const DecodePlan& plan;
   const Known& known;
+  const LayerArgs* layers;  // parameters of the launch
   unsigned char* shared;
   RingBarriers barriers;
 
-  // Copied from the parameters: what constant memory does not hold comes from afar.
-  __device__ const LayerArgs& layer(int i) const {
-    return reinterpret_cast<const LayerArgs*>(shared + plan.layers)[i];
-  }
+  // Read once an operation: in shared memory they would take the place of a stage of int4.
+  __device__ const LayerArgs& layer(int i) const { return layers[i]; }
   // Of one linear, as the ring's functions want it.
   __device__ GemvArgs args(int layer, int role) const {
     const LayerLinear& l = this->layer(layer).linears[role];
