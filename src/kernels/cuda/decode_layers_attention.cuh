@@ -226,8 +226,7 @@ __device__ void attend(const Block<F>& b, int layer, RingCursor& at) {
       if (p.first + page == new_page) work.add_token(stage, b.known.slot, lane);
       add_page(st, params, cursor, p.first - p.begin + page, stage, lane);
     }
-    __syncwarp();  // every lane has read the stage
-    if (lane == 0) ptx::mbarrier_arrive(b.barriers.empty + at.slot);
+    ptx::mbarrier_arrive(b.barriers.empty + at.slot);  // the lane has read the stage
     at.next_stage(b.plan.ring);
   }
   const int rows = work.group();

@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(kRingThreads, 1)
   const Share share = share_of((a.n + kRows - 1) / kRows);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   ptx::grid_dependency_launch();  // the next grid waits for room
-  if (threadIdx.x == kLoadWarp * 32) barriers.init(ring.stages, F::kSubs > 0);
+  if (warp == kLoadWarp) barriers.init(ring.stages, F::kSubs > 0, 32);
   if (threadIdx.x < kMultiplyWarps) staged.amax[threadIdx.x] = 0;
   __syncthreads();  // the barriers exist
   if (warp == kLoadWarp) {
@@ -235,23 +235,21 @@ __global__ void __launch_bounds__(kRingThreads, 1)
 
 // ---- launch
 
-// Stages on their way: more of them only make x wait in the queues of the memory.
-template <class F>
-constexpr int in_flight_of() {
-  return F::kE4M3 || F::kWeight == GemvWeight::kS8 ? 3 : 2;
-}
+constexpr int kInFlight = 2;  // stages: more of them only make x wait in the queues of the memory
+
 // Rows in pieces of 2 KiB, or smaller ones where x leaves no room for two stages.
 template <class F>
 Ring ring_of(const GemvArgs& a, const Plan& p) {
   Ring r{};
   const int limit = a.shared_kib > 0 ? a.shared_kib << 10 : kRingSharedMax;
-  for (int piece = a.piece > 0 ? a.piece : kPieceMax; r.stages < 2 && piece >= kLine; piece /= 2) {
+  for (int piece = a.piece > 0 ? a.piece : piece_max<F>(a.row_bytes);
+       r.stages < 2 && piece >= kLine; piece /= 2) {
     cut_rows(r, static_cast<int>(a.row_bytes), piece);
     lay_out<F>(r, {a.m * p.token_bytes, x_sum_count<F>(p.lines) * 4, p.groups, a.m}, r.piece,
                limit);
   }
   if (a.stages > 0) r.stages = std::min(r.stages, a.stages);
-  r.in_flight = std::min(r.stages, a.in_flight > 0 ? a.in_flight : in_flight_of<F>());
+  r.in_flight = std::min(r.stages, a.in_flight > 0 ? a.in_flight : kInFlight);
   r.bytes = std::max(r.bytes, kSharedLeast);
   return r;
 }
