@@ -130,7 +130,7 @@ std::vector<KernelInfo> linear_kernels(Queue* queue) {
   std::vector<KernelInfo> rows;
   for (const CpuLinear& kernel : kTable) {
     const std::string lack = missing(kernel.isa);
-    std::string status = kernel.isa == picked ? "runs" : text("not picked: --isa ", name(picked));
+    std::string status = kernel.isa == picked ? "runs" : text("not chosen: ", name(picked), " is");
     if (!lack.empty()) status = "lacks " + lack;
     rows.push_back({std::string(kernel.base.name), "linear",
                     std::string(isa_rows()[static_cast<size_t>(kernel.isa)].needs), status});

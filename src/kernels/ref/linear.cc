@@ -9,7 +9,7 @@
 namespace mantissa::ref {
 namespace {
 
-constexpr LinearKernel kKernel{"linear_any_any_any__ref"};
+constexpr LinearKernel kKernel{"linear_any__ref"};
 
 int64_t blocks_over(int64_t size, int block) {
   return block == kAll ? 1 : (size + block - 1) / block;
