@@ -113,8 +113,8 @@ class Device:
 def measure(args, scheme, row, device):
     """The line of one scheme."""
     line = {"scheme": scheme, "lm_head_scheme": args.lm_head_scheme, "model": args.model.name,
-            "bits_per_linear_weight": row["bits_per_weight"], "kernel": row["on_cpu"]}
-    if row["why_not"]:
+            "kernel": row["on_cpu"]}
+    if not row["on_cpu"]:
         return line | {"not_run": row["why_not"]}
     line |= {"peaks": device.peaks()}
     busy, own, start = busy_seconds(), own_seconds(), time.monotonic()
@@ -132,10 +132,9 @@ def measure(args, scheme, row, device):
 def cells(line, peaks):
     if "prefill_gops" not in line:
         why = f"not run: {line['not_run']}" if "not_run" in line else f"failed: {line['error']}"
-        return [f"`{line['scheme']}`", f"{line['bits_per_linear_weight']:.2f}",
-                why] + [""] * (len(COLUMNS) - 3)
+        return [f"`{line['scheme']}`", "", why] + [""] * (len(COLUMNS) - 3)
     peak, name = arithmetic(line["kernel"])
-    return [f"`{line['scheme']}`", f"{line['bits_per_linear_weight']:.2f}",
+    return [f"`{line['scheme']}`", f"{line['bits_per_weight']:.2f}",
             f"{line['weights_bytes'] / 1e9:.2f}", f"{line['prefill_tok_s']:.0f}",
             f"{100 * line['prefill_gops'] / peaks[peak]:.0f} % {name}",
             f"{line['decode_tok_s']:.1f} +- {line['decode_tok_s_std']:.1f}",
