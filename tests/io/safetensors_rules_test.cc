@@ -88,8 +88,8 @@ TEST(SafetensorsRules, ErrorsOfTheLength) {
   };
   says("", "the file has 0 bytes; a safetensors file has at least 8");
   says("1234567", "the file has 7 bytes");
-  says(std::string(8, '\xff'), "says that it has 18446744073709551615 bytes; at most 100000000");
-  says(std::string("\x01\xe1\xf5\x05\0\0\0\0", 8), "says that it has 100000001 bytes; at most");
+  says(std::string(8, '\xff'), "a header of 18446744073709551615 bytes, and at most 100000000");
+  says(std::string("\x01\xe1\xf5\x05\0\0\0\0", 8), "a header of 100000001 bytes, and at most");
   says(std::string("\x00\xe1\xf5\x05\0\0\0\0", 8) + "{}",
        "says that it has 100000000 bytes, but the file ends after 2");
 }

@@ -108,7 +108,7 @@ std::vector<double> panels(const Activation& x, const Weight& w, int64_t m) {
     check(x.high.rows == m && x.high.cols == cols, "linear: x is [M, K]");
   else
     check(form->codes.rows == m && form->codes.cols == cols, "linear: x is [M, K]");
-  const double global = spec.global_scale ? *form->global_scale : 1;
+  const double global = form != nullptr && spec.global_scale ? *form->global_scale : 1;
   const int64_t block = spec.block.cols == kAll ? cols : spec.block.cols;
   for (int64_t r = 0; r < m; ++r) {
     if (form == nullptr) {
