@@ -19,7 +19,7 @@ std::filesystem::path golden(const char* name) {
 // Opens a file of this content; the error's text, or "" where it is accepted.
 std::string open_error(const TempDir& dir, std::string_view content) {
   const std::filesystem::path path = dir.write("model.safetensors", content);
-  const std::string error = error_of([&] { Checkpoint::open(path); });
+  std::string error = error_of([&] { Checkpoint::open(path); });
   EXPECT_TRUE(error.empty() || error.find("model.safetensors") != std::string::npos) << error;
   return error;
 }
