@@ -206,7 +206,7 @@ int run(int argc, char** argv) {
   cpu::CpuQueue q(config);
   use_cpu_time = q.pool.threads() == 1;
   auto* queue = reinterpret_cast<Queue*>(&q);
-  const Peaks peaks = cpu::machine_peaks(queue, /*again=*/true);
+  const Peaks peaks = cpu::measure_machine_peaks(queue);
   std::printf("%s", to_json(peaks).c_str());
   std::vector<int64_t> batches;
   for (const std::string& m : split(arg(2, "1,4,16,32,512"))) batches.push_back(std::stoll(m));

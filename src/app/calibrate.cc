@@ -12,6 +12,8 @@
 namespace mantissa {
 namespace {
 
+constexpr int64_t kFileBytesMax = int64_t{1} << 30;
+
 bool is_static(const std::string& scheme) {
   return scheme != "auto" && needs_calibration(parse_scheme(scheme));
 }
@@ -28,8 +30,19 @@ void refuse_calibration_without_text(const Args& args) {
   }
 }
 
-void calibrate_inputs(const Args& args, ModelOptions& options) {
+void check_calibration(const Args& args, std::span<const std::string> schemes,
+                       const std::string& lm_head_scheme) {
   refuse_calibration_without_text(args);
+  if (!args.given("calibrate")) return;
+  if (std::ranges::none_of(schemes, is_static) && !is_static(lm_head_scheme)) {
+    throw Error(text("--calibrate: scheme ", join({schemes.begin(), schemes.end()}, ", "),
+                     " has no static scales"),
+                "name one that has: -q fp8_static, int8:static, int8:asym:static, nvfp4:static");
+  }
+  (void)File(args.text("calibrate"));
+}
+
+void calibrate_inputs(const Args& args, ModelOptions& options) {
   const std::string& file = args.text("calibrate");
   const bool body = is_static(options.scheme), head = is_static(options.lm_head_scheme);
   if (file.empty() || !(body || head)) return;
@@ -46,8 +59,7 @@ void calibrate_inputs(const Args& args, ModelOptions& options) {
                                    config.max_position_embeddings, context_of(options, config)});
   const Tokenizer tokenizer = open_tokenizer(args, options.folder);
   const int32_t bos = prefix_token(args, tokenizer, config);
-  const std::vector<int32_t> tokens =
-      tokenizer.encode(read_text(args, file, kCalibrationBytesMax), false);
+  const std::vector<int32_t> tokens = tokenizer.encode(read_text(args, file, kFileBytesMax), false);
   if (tokens.empty()) throw Error(text("--calibrate ", file, ": no text"), "give another file");
   const std::vector<Window> windows =
       calibration_windows(tokens, bos, args.integer("calibrate-samples"), length, head);

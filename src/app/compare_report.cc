@@ -340,10 +340,10 @@ boost::json::object scheme_json(const Comparison& c, const SchemeFigures& f) {
 
 report::Page compare_page(const Comparison& c) {
   report::Page page;
-  const size_t others = c.schemes.size() - 1;
+  const int64_t others = std::ssize(c.schemes) - 1;
   page.title = text(c.model, ": what each scheme costs and gives");
-  page.lead = text(others, others == 1 ? " scheme" : " schemes", " against ",
-                   reference_of(c).scheme, ", measured by Mantissa.");
+  page.lead = text(counted(others, "scheme"), " against ", reference_of(c).scheme,
+                   ", measured by Mantissa.");
   page.facts = {
       {"Model", text(c.model, ", ", c.parameters, " parameters")},
       {"Text", c.text},

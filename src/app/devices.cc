@@ -1,6 +1,5 @@
 // `mantissa devices`: where models can run here, and what the hardware reaches.
 #include <boost/json.hpp>
-#include <optional>
 
 #include "app/command.h"
 #include "app/help.h"
@@ -47,49 +46,43 @@ std::string rate_text(double rate, const char* unit) {
   return rate > 0 ? text(fixed(rate, 0), " ", unit) : "no such instruction";
 }
 
-// Where a measurement is kept; empty: the folder cannot be written, or there is no home.
-std::string kept_in(const Peaks& peaks) {
-  const std::optional<Peaks> kept = load_peaks(peaks.machine);
-  if (!kept || to_json(*kept) != to_json(peaks)) return "";
-  return peaks_file(peaks.machine).string();
-}
-
 void run(const Args& args) {
   const CpuFeatures cpu = read_cpu_features();
   const Table table = backends(args);
   const int threads =
       args.integer("threads") > 0 ? static_cast<int>(args.integer("threads")) : usable_cores();
   const OpenQueue queue = open_queue(find_ops("cpu"), args);
-  const Peaks peaks = cpu::machine_peaks(queue.get(), true);
+  const Peaks peaks = cpu::measure_machine_peaks(queue.get());
   const ThreadTimes times = measure_threads(threads);
-  const std::string file = kept_in(peaks);
-  if (file.empty()) {
-    notice(args, text("the measurement is not kept: ", quoted(peaks_file(peaks.machine).string()),
+  const std::string file = peaks_file(peaks.machine).string();
+  const bool kept = save_peaks(peaks);
+  if (!kept) {
+    notice(args, text("the measurement is not kept: ", quoted(file),
                       " cannot be written; benchmarks will measure again"));
   }
   if (args.flag("json")) {
     boost::json::array rows;
     for (const std::vector<std::string>& row : table.rows)
-      rows.push_back(boost::json::object{
-          {"device", row[0]},
-          {"runs_as", row[1]},
-          {"processor", cpu.model},
-          {"instruction_sets", instruction_sets(cpu)},
-          {"cores", usable_cores()},
-          {"threads", threads},
-          {"l1d_bytes", cpu.l1d_bytes},
-          {"l2_bytes", cpu.l2_bytes},
-          {"l3_bytes", cpu.l3_bytes},
-          {"read_gb_s", peaks.read_gb_s.back()},
-          {"f32_gflops", peaks.f32_gflops},
-          {"bf16_gflops", peaks.bf16_gflops},
-          {"int8_gops", peaks.int8_gops},
-          {"kept_in", file.empty() ? boost::json::value() : boost::json::value(file)},
-          {"fork_join_us", times.fork_join_us},
-          {"fork_join_slept_us", times.fork_join_slept_us},
-          {"core_round_trip_ns", times.round_trip_ns},
-          {"version", std::string(version())},
-          {"commit", std::string(commit())}});
+      rows.push_back(
+          boost::json::object{{"device", row[0]},
+                              {"runs_as", row[1]},
+                              {"processor", cpu.model},
+                              {"instruction_sets", instruction_sets(cpu)},
+                              {"cores", usable_cores()},
+                              {"threads", threads},
+                              {"l1d_bytes", cpu.l1d_bytes},
+                              {"l2_bytes", cpu.l2_bytes},
+                              {"l3_bytes", cpu.l3_bytes},
+                              {"read_gb_s", peaks.read_gb_s.back()},
+                              {"f32_gflops", peaks.f32_gflops},
+                              {"bf16_gflops", peaks.bf16_gflops},
+                              {"int8_gops", peaks.int8_gops},
+                              {"kept_in", kept ? boost::json::value(file) : boost::json::value()},
+                              {"fork_join_us", times.fork_join_us},
+                              {"fork_join_slept_us", times.fork_join_slept_us},
+                              {"core_round_trip_ns", times.round_trip_ns},
+                              {"version", std::string(version())},
+                              {"commit", std::string(commit())}});
     return print_json(rows);
   }
   print_text(markdown(table));
@@ -108,7 +101,7 @@ void run(const Args& args) {
                      " us after they slept")},
                {"a cache line from core to core and back",
                 times.round_trip_ns > 0 ? text(fixed(times.round_trip_ns, 0), " ns") : "one core"},
-               {"kept for benchmarks in", file.empty() ? "nowhere" : file}}};
+               {"kept for benchmarks in", kept ? file : "nowhere"}}};
   print_text("\n" + markdown(facts));
 }
 

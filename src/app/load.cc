@@ -87,18 +87,7 @@ ModelOptions model_options_of(const Args& args, std::span<const std::string> sch
   if (args.given("gpu-memory-utilization")) {
     options.gpu_memory_utilization = args.real("gpu-memory-utilization");
   }
-  if (args.given("calibrate")) {
-    const auto fixed = [](const std::string& scheme) {
-      return scheme != "auto" && needs_calibration(parse_scheme(scheme));
-    };
-    if (std::ranges::none_of(schemes, fixed) && !fixed(options.lm_head_scheme)) {
-      throw Error(text("--calibrate: scheme ", join({schemes.begin(), schemes.end()}, ", "),
-                       " has no static scales"),
-                  "name one that has: -q fp8_static, int8:static, int8:asym:static, nvfp4:static");
-    }
-    // Wrong now rather than after the models before the one that needs it.
-    (void)read_file(args.text("calibrate"), kCalibrationBytesMax);
-  }
+  check_calibration(args, schemes, options.lm_head_scheme);
   return options;
 }
 

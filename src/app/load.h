@@ -30,12 +30,15 @@ Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder);
 // Plans, prints the plan, loads with a progress bar, prints the load report. All on standard error.
 Model open_model(const Args& args, ModelOptions options, LoadReport* report = nullptr);
 
-constexpr int64_t kCalibrationBytesMax = int64_t{1} << 30;
 // --calibrate: runs the text through the model and fills options.input_ranges. Does nothing where
 // no scheme of `options` is static.
 void calibrate_inputs(const Args& args, ModelOptions& options);
 // Throws Error where the options of --calibrate are given, but not it.
 void refuse_calibration_without_text(const Args& args);
+// The same, and where none of the schemes is static or the file cannot be opened: now rather than
+// after models have run.
+void check_calibration(const Args& args, std::span<const std::string> schemes,
+                       const std::string& lm_head_scheme);
 
 // A whole text file. Invalid UTF-8, which tokenizers read as U+FFFD, is a notice.
 std::string read_text(const Args& args, const std::filesystem::path& path, int64_t bytes_max);

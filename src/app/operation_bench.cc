@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/list.h"
 #include "base/thread_pool.h"
+#include "model/model.h"
 
 namespace mantissa {
 namespace {
@@ -50,8 +51,7 @@ OperationBench open_operation_bench(const Args& args, bool fast_accum) {
 }
 
 void add_bench_info(boost::json::object& object, const Args& args, const OperationBench& bench) {
-  const std::string& dtype = args.text("dtype");
-  object["dtype"] = dtype == "auto" ? "bfloat16" : dtype;
+  object["dtype"] = dtype_name(*bench.run_dtype);
   object["read_gb_s"] = bench.read_gb_s;
   object["device"] = bench.ops.describe(bench.queue.get());
   object["threads"] = args.integer("threads") > 0 ? args.integer("threads") : usable_cores();

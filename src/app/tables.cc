@@ -50,9 +50,9 @@ SchemeStatus status_of(const Scheme& scheme, const Ops& ops, Queue* queue) {
   }
 }
 
-std::string cell_of(const Scheme& scheme, const SchemeStatus& status, bool json) {
+std::string cell_of(const SchemeStatus& status, bool json) {
   if (status.kernel.empty()) return json ? "" : "none";
-  if (json || !needs_calibration(scheme)) return status.kernel;
+  if (json || status.why_not.empty()) return status.kernel;
   return status.kernel + " with --calibrate";
 }
 
@@ -83,7 +83,7 @@ void run_schemes(const Args& args) {
              describe(scheme.weight, kBF16),
              describe(scheme.activation, kBF16),
              fixed(bits_per_weight(scheme.weight, kRows, kCols, kBF16), 3),
-             cell_of(scheme, status, json)};
+             cell_of(status, json)};
     if (json) cells.insert(cells.end(), {status.why_not, std::string(row.source)});
   }
   print_rows(args, table);

@@ -43,13 +43,6 @@ const Elem& run_dtype_of(const std::string& name, const ModelConfig& config,
               "choose auto, bfloat16, float16 or float32");
 }
 
-std::string dtype_name(const Elem& elem) {
-  for (const DtypeRow& row : kDtypes) {
-    if (*row.elem == elem) return std::string(row.name);
-  }
-  return std::string(elem.name);
-}
-
 // Attention designs (architecture.md); one so far. Aliases are vLLM's names of the same design.
 struct AttentionBackendRow {
   std::string_view name, aliases;
@@ -84,6 +77,13 @@ void check_positive(int64_t value, const char* option) {
 }
 
 }  // namespace
+
+std::string dtype_name(const Elem& elem) {
+  for (const DtypeRow& row : kDtypes) {
+    if (*row.elem == elem) return std::string(row.name);
+  }
+  return std::string(elem.name);
+}
 
 struct Model::State {
   explicit State(const ModelOptions& given);

@@ -103,6 +103,9 @@ struct LoadReport {
 // Called from the loading thread: bytes of the checkpoint done and in all.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
+// As --dtype and config.json name a run dtype: "bfloat16".
+std::string dtype_name(const Elem& elem);
+
 class Model {
  public:
   // Reads config and tensor headers only; throws Error for anything that cannot work.

@@ -32,15 +32,16 @@ std::string machine_name(Queue* queue) {
   return text(read_cpu_features().model, ", ", q.pool.threads(), " threads, ", name(q.isa));
 }
 
-Peaks machine_peaks(Queue* queue, bool again) {
-  const CpuQueue& q = cpu_queue(queue);
-  const std::string machine = machine_name(queue);
-  if (!again) {
-    if (auto cached = load_peaks(machine)) return *cached;
-  }
-  Peaks peaks = measure_peaks(peak_loops(q.isa), q.pool.threads(), machine);
+Peaks machine_peaks(Queue* queue) {
+  if (auto cached = load_peaks(machine_name(queue))) return *cached;
+  Peaks peaks = measure_machine_peaks(queue);
   save_peaks(peaks);
   return peaks;
+}
+
+Peaks measure_machine_peaks(Queue* queue) {
+  const CpuQueue& q = cpu_queue(queue);
+  return measure_peaks(peak_loops(q.isa), q.pool.threads(), machine_name(queue));
 }
 
 double machine_read_gb_s(Queue* queue) {

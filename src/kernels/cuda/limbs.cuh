@@ -47,7 +47,7 @@ __device__ inline uint32_t raised_limbs(float v, float inverse) {
   return __float_as_uint(fmaf(v, inverse, 0x1.8p23f)) + 0x408080u;
 }
 
-// Eight values from column `col` (a multiple of 8) on -> limbs at x, as multiply_limbs() reads
+// Eight values from column `col` (a multiple of 8) on -> limbs at x, as Consumer::read_x reads
 // them: for each half of a word's nibbles a lane's 16 bytes, limbs 64 bytes apart.
 template <class F>
 __device__ void put_limbs(const float (&v)[8], float inverse, int col, unsigned char* x) {
