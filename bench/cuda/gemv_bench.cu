@@ -2,7 +2,8 @@
 // weights rotated over more than twice the L2, launches in a graph. Then one layer's decode chain
 // without attention (norm, qkv, quantize, out, norm, gate_up, gate, down) 32 times in a graph, and
 // the operations on rows alone.
-//   gemv_bench [linear|chain|layers|rows|few|batch|mixed|sweep]... -> JSON lines on standard output
+//   gemv_bench [linear|chain|layers|rows|few|batch|mixed|fp4|sweep]... -> JSON lines on standard
+//   output
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -40,6 +41,8 @@ constexpr Kind kKinds[] = {
     {"int4_weight_only:g32", GemvWeight::kS4, GemvInput::kRun, 4, 32},
     {"int4_fp8", GemvWeight::kS4, GemvInput::kE4M3, 4, 128},
     {"fp8_block", GemvWeight::kE4M3Tiles, GemvInput::kE4M3, 8, 128},
+    {"mxfp4_weight_only", GemvWeight::kMini4, GemvInput::kRun, 4, 32},
+    {"nvfp4_weight_only", GemvWeight::kMini4, GemvInput::kRun, 4, 16},
 };
 struct Shape {
   int n, k;
@@ -52,6 +55,7 @@ struct Kernel {
   void (*run)(const GemvArgs&, cudaStream_t);
 };
 constexpr Kernel kSm90{"gemv__sm90", gemv_sm90_why_not, gemv__sm90};
+constexpr Kernel kFp4{"gemv_fp4__sm90", gemv_fp4_sm90_why_not, gemv_fp4__sm90};
 constexpr Kernel kSm80{"gemv__sm80", gemv_sm80_why_not, gemv__sm80};
 constexpr Kernel kRows{"gemm_rows__sm90", gemm_rows_sm90_why_not, gemm_rows__sm90};
 constexpr Kernel kMixed{"gemm_mixed__sm80", gemm_mixed_sm80_why_not, gemm_mixed__sm80};
@@ -143,6 +147,8 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
                 .row_bytes = row_bytes,
                 .w_scale = kind.bits == 16 ? nullptr : scales.get(),
                 .group_cols = kind.group,
+                .man_bits = 1,
+                .exp_bias = 1,
                 .x = x.get(),
                 .x_stride = s.k,
                 .x_scale = kind.input == GemvInput::kRun
@@ -352,6 +358,22 @@ void run_chain() {
       time_chain(name, m);
 }
 
+// FP4: its kernel of few tokens beside the one of any number.
+void run_fp4() {
+  for (const Kind& kind : kKinds) {
+    if (kind.weight != GemvWeight::kMini4) continue;
+    for (const Shape& s : kShapes) {
+      for (const int m : {1, 2, 3, 4, 8}) {
+        time_one(kFp4, kind, s, m, {});
+        time_one(kRows, kind, s, m, {});
+      }
+    }
+  }
+  for (const int m : {1, 2, 4, 8})
+    for (const char* name : {"int4_weight_only", "mxfp4_weight_only", "nvfp4_weight_only"})
+      time_chain(name, m);
+}
+
 // ---- all layers in one kernel, with attention over `context` tokens
 
 void time_layers(const char* name, int context) {
@@ -481,7 +503,7 @@ struct Part {
 };
 constexpr Part kParts[] = {{"linear", run_linear}, {"chain", run_chain}, {"layers", run_layers},
                            {"rows", run_rows},     {"few", run_few},     {"batch", run_batch},
-                           {"mixed", run_mixed},   {"sweep", run_sweep}};
+                           {"mixed", run_mixed},   {"sweep", run_sweep}, {"fp4", run_fp4}};
 
 void probe() {
   const Gpu gpu;

@@ -13,10 +13,27 @@ struct Shape {
   int64_t m, n, k;
 };
 // The rows that one kernel or another ends at, and ragged edges of N and K.
-constexpr Shape kShapes[] = {{0, 32, 128},  {1, 17, 16},   {1, 40, 100},   {2, 16, 128},
-                             {3, 200, 384}, {4, 72, 1152}, {5, 33, 256},   {8, 24, 4096},
-                             {9, 130, 128}, {16, 64, 640}, {17, 40, 256},  {24, 272, 128},
-                             {33, 17, 512}, {64, 96, 384}, {65, 200, 256}, {129, 144, 512}};
+constexpr Shape kShapes[] = {{0, 32, 128},
+                             {1, 17, 16},
+                             {1, 40, 100},
+                             {2, 16, 128},
+                             {3, 200, 384},
+                             {4, 72, 1152},
+                             {5, 33, 256},
+                             {8, 24, 4096},
+                             {9, 130, 128},
+                             {16, 64, 640},
+                             {17, 40, 256},
+                             {24, 272, 128},
+                             {33, 17, 512},
+                             {64, 96, 384},
+                             {65, 200, 256},
+                             {129, 144, 512},
+                             // several tiles of 16 rows a block; rows in pieces, whole and ragged
+                             {1, 2300, 512},
+                             {2, 2120, 256},
+                             {1, 24, 8320},
+                             {2, 24, 14336}};
 constexpr const char* kSchemes[] = {"bf16",
                                     "fp8",
                                     "ptpc_fp8",
@@ -50,7 +67,7 @@ uint8_t code_of(const Elem& elem, int value) {
   return static_cast<uint8_t>(encode(elem, value, true));
 }
 
-// Codes of -3..4, scales 1/4..1, zero points -2..1.
+// Codes of -3..4 (FP4: all), scales 1/4..1, zero points -2..1.
 struct Operands {
   Operands(const Scheme& scheme, const Elem& run, const Shape& s)
       : random(static_cast<uint32_t>(s.m * 31 + s.n * 7 + s.k)),
@@ -83,7 +100,8 @@ struct Operands {
   int small() { return static_cast<int>(random() % 8) - 3; }
   void put_weight(double value, bool quantized) {
     if (quantized) {
-      q.codes.push_back(code_of(*q.elem, static_cast<int>(value)));
+      q.codes.push_back(*q.elem == kE2M1 ? static_cast<uint8_t>(random() % 16)
+                                         : code_of(*q.elem, static_cast<int>(value)));
       return;
     }
     const uint32_t code = encode(*q.elem, value, false);
@@ -209,8 +227,9 @@ TEST_F(LinearExactCuda, NanBetweenRows) {
 
 // A value that is not finite in one token spoils that token's results and no others.
 TEST_F(LinearExactCuda, NanAndInfinityStayInTheirRow) {
-  for (const char* name : {"bf16", "fp8_weight_only", "int8_weight_only", "int4_weight_only"}) {
-    for (const int64_t m : {1, 3, 8, 20, 70}) {
+  for (const char* name : {"bf16", "fp8_weight_only", "int8_weight_only", "int4_weight_only",
+                           "mxfp4_weight_only", "nvfp4_weight_only"}) {
+    for (const int64_t m : {1, 2, 3, 8, 20, 70}) {
       const Shape s{m, 72, 256};
       const Scheme scheme = parse_scheme(name);
       Operands o(scheme, kBF16, s);
@@ -226,6 +245,29 @@ TEST_F(LinearExactCuda, NanAndInfinityStayInTheirRow) {
               FAIL() << name << " m " << m << " row " << r << " col " << c << ": " << got.at(r, c)
                      << ", clean " << clean.at(r, c);
             }
+          }
+        }
+      }
+    }
+  }
+}
+
+// A scale that is NaN spoils its row of weights and no others.
+TEST_F(LinearExactCuda, NanScalesStayInTheirRow) {
+  for (const char* name : {"mxfp4_weight_only", "nvfp4_weight_only", "mxfp4", "nvfp4"}) {
+    for (const int64_t m : {1, 2, 5, 20}) {
+      const Shape s{m, 72, 256};
+      const Scheme scheme = parse_scheme(name);
+      Operands o(scheme, kBF16, s);
+      const Tensor clean = Side(kCudaOps, {}, scheme, kBF16, s, o).run(kBF16);
+      constexpr int64_t kBad = 37;
+      o.q.scales[static_cast<size_t>(kBad * o.q.scale_cols() + 3)] = std::nanf("");
+      const Tensor got = Side(kCudaOps, {}, scheme, kBF16, s, o).run(kBF16);
+      for (int64_t r = 0; r < m; ++r) {
+        for (int64_t c = 0; c < s.n; ++c) {
+          if (c == kBad ? !std::isnan(got.at(r, c)) : got.at(r, c) != clean.at(r, c)) {
+            FAIL() << name << " m " << m << " row " << r << " col " << c << ": " << got.at(r, c)
+                   << ", clean " << clean.at(r, c);
           }
         }
       }

@@ -16,7 +16,7 @@ enum class GemvWeight : uint8_t {
   kS8,         // scale per row
   kS4,         // scales (and zero points) per group of K, bf16; also integers of fewer bits
   kE4M3Tiles,  // float32 scales per group of 128 of K on both sides (gemv__sm90 alone)
-  // gemm_rows__sm90 alone:
+  // gemm_rows__sm90 (kMini4: gemv_fp4__sm90 too) alone:
   kS8Groups,    // 5 to 8 bits, scales (and zero points) per group of 32, 64 or multiples of 128
   kE4M3Groups,  // bf16 scales per group of 32 that multiply the codes (MX)
   kMini8,       // FP6, likewise
@@ -69,6 +69,10 @@ void gemv__sm80(const GemvArgs& args, cudaStream_t stream);
 // The same on Hopper, weights by the copy engine.
 std::string gemv_sm90_why_not(const GemvArgs& args);
 void gemv__sm90(const GemvArgs& args, cudaStream_t stream);
+
+// FP4 weights in groups of 32 or 16, up to 8 rows of bf16 activations, on Hopper.
+std::string gemv_fp4_sm90_why_not(const GemvArgs& args);
+void gemv_fp4__sm90(const GemvArgs& args, cudaStream_t stream);
 
 // Any M, for weights decoded to the run dtype (all but int8 codes on both sides).
 std::string gemm_mixed_sm80_why_not(const GemvArgs& args);

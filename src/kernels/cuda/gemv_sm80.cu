@@ -159,6 +159,7 @@ int64_t gemv_input_bytes(const GemvArgs& a) {
 std::string gemv_sm80_why_not(const GemvArgs& a) {
   if (a.m > kGemvRowsMax) return "more than 8 rows";
   if (a.weight == GemvWeight::kE4M3Tiles) return "scales of groups on both sides";
+  if (a.weight >= GemvWeight::kS8Groups) return "weights that gemm_rows decodes";
   if (gemv_input_bytes(a) + 2 * kWarpsMax * a.m * kRows * 4 > shared_max())
     return "the activations do not fit in shared memory";
   return weights_why_not(a);

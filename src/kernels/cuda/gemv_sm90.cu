@@ -273,6 +273,7 @@ void launch_format(const GemvArgs& a, cudaStream_t stream) {
 
 std::string gemv_sm90_why_not(const GemvArgs& a) {
   if (a.m > kGemvRowsMax) return "more than 8 rows";
+  if (a.weight >= GemvWeight::kS8Groups) return "weights that gemm_rows decodes";
   const int64_t groups = a.group_cols > 0 ? (a.k + a.group_cols - 1) / a.group_cols : 0;
   // Two stages of 256 bytes a row, parameters and parts of the tiles ahead, K in whole units.
   if (gemv_input_bytes(a) + kTilesAhead * kRows * groups * 4 + 2 * kRows * (256 + kRowPad) +

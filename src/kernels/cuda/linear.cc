@@ -114,10 +114,10 @@ bool try_gemm_rows(const LinearCall& call) {
   gemm_rows__sm90(args, call.stream);
   return true;
 }
-// Any weights of bf16 activations, or of codes that are turned into bf16 first.
-bool try_gemm_rows_codes(const LinearCall& call) {
+// Weights in codes of any kind.
+GemvArgs codes_args(const LinearCall& call) {
   const WeightLayout l(call.w.request);
-  const Spec &weight = call.w.request.scheme.weight, &x = call.w.request.scheme.activation;
+  const Spec& weight = call.w.request.scheme.weight;
   const int bits = weight.elem->bits();
   const bool integer = !weight.elem->is_float();
   GemvArgs args = gemv_args(call);
@@ -132,6 +132,13 @@ bool try_gemm_rows_codes(const LinearCall& call) {
   args.man_bits = weight.elem->man_bits;
   args.exp_bias = weight.elem->bias;
   if (weight.global_scale) args.w_global = reinterpret_cast<const float*>(call.w.data + l.globals);
+  return args;
+}
+// With bf16 activations, or codes that are turned into bf16 first.
+bool try_codes(const LinearCall& call, std::string (*why_not)(const GemvArgs&),
+               void (*run)(const GemvArgs&, cudaStream_t)) {
+  const Spec& x = call.w.request.scheme.activation;
+  GemvArgs args = codes_args(call);
   if (x.quantized()) {
     args.input = GemvInput::kRun;
     args.x_stride = args.k;
@@ -139,13 +146,23 @@ bool try_gemm_rows_codes(const LinearCall& call) {
     args.x_global = call.x.global;
     if (x.block.cols != kAll) args.x_scale = nullptr;
     args.x = args.w;  // aligned as scratch memory is
-    if (!gemm_rows_sm90_why_not(args).empty()) return false;
+    if (!why_not(args).empty()) return false;
     args.x = decoded_input(call);
     if (args.x == nullptr) return false;
   }
-  if (!gemm_rows_sm90_why_not(args).empty()) return false;
-  gemm_rows__sm90(args, call.stream);
+  if (!why_not(args).empty()) return false;
+  run(args, call.stream);
   return true;
+}
+bool try_gemm_rows_codes(const LinearCall& call) {
+  return try_codes(call, gemm_rows_sm90_why_not, gemm_rows__sm90);
+}
+// From 5 rows on, blocks of few tiles lose what they save to staging x: 8 rows, 6144 x 4096: NVFP4
+// 15.3 us, gemm_rows__sm90 13.3; 28672 x 4096: 36.6 and 41.8.
+constexpr int kFp4FewRows = 4, kFp4Cols = 8192;
+bool try_gemv_fp4(const LinearCall& call) {
+  if (call.rows > kFp4FewRows && call.w.request.rows < kFp4Cols) return false;
+  return try_codes(call, gemv_fp4_sm90_why_not, gemv_fp4__sm90);
 }
 bool try_gemm_rows_few(const LinearCall& call) {
   return call.rows <= kRowsFewMax && !call.fast_accum && try_gemm_rows(call);
@@ -312,6 +329,13 @@ constexpr CudaLinearKernel kKernels[] = {
      true,
      [](const WeightRequest& r) { return runs_16_bits(r) && is_e4m3_blocks(r.scheme); },
      try_gemv_sm90},
+    {{"gemv_fp4_any_bf16__sm90"},
+     "sm_90a, bf16, MXFP4 and NVFP4, K a multiple of 128, up to 8 rows; activations in bf16, or "
+     "codes that are decoded to bf16 first",
+     90,
+     true,
+     [](const WeightRequest& r) { return takes_codes(r) && *r.scheme.weight.elem == kE2M1; },
+     try_gemv_fp4},
     {{"gemm_rows_run_run_bf16__sm90"},
      "sm_90a, bf16 weights and activations, 9 to 128 rows",
      90,

@@ -360,6 +360,14 @@ __device__ inline uint32_t and_xor(uint32_t a, uint32_t mask, uint32_t flip) {
   return out;
 }
 
+// Bytes of low (0 to 3) and high (4 to 7) by the lowest four nibbles of `selector`; one whose top
+// bit is set gives the chosen byte's sign, eight times.
+__device__ inline uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
+  uint32_t out;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(out) : "r"(low), "r"(high), "r"(selector));
+  return out;
+}
+
 // ---- global memory
 // What other blocks write while this kernel runs: each word whole, no order among words.
 __device__ inline uint4 load_relaxed(const uint4* from) {

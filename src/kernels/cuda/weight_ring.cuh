@@ -5,6 +5,9 @@
 // gemv_sm90.cu streams one linear, decode_layers_sm90.cu all layers of a model.
 #pragma once
 
+#include <algorithm>
+#include <bit>
+
 #include "kernels/cuda/gemv_tile.cuh"
 
 namespace mantissa::cuda {
@@ -28,6 +31,7 @@ struct Ring {
   bool apart;                // copies of a stage do not start back to back
   int piece, pieces, pitch;  // bytes of a row in a stage, stages of a row, bytes between rows
   int x, x_sums, params, params_bytes, zeros, parts, barriers, bytes;
+  int params_shift;  // log2 of the tiles whose parameters are there at once: kTilesAhead, or fewer
 };
 
 // The tiles of a block: one after the other, or (pair_stride > 0) in turn with those `pair_stride`
@@ -56,6 +60,13 @@ struct RingCursor {
   __device__ void next_stage(const Ring& ring) { ptx::next_stage(slot, parity, ring.stages); }
   __device__ unsigned of_tile() const { return tile % kTilesAhead; }
   __device__ uint32_t tile_parity() const { return tile / kTilesAhead % 2; }
+  // Of the tile's parameters.
+  __device__ unsigned params_slot(const Ring& ring) const {
+    return tile & ((1u << ring.params_shift) - 1);
+  }
+  __device__ uint32_t params_parity(const Ring& ring) const {
+    return tile >> ring.params_shift & 1;
+  }
 };
 
 // The loading warp's: also the oldest stage that is not known to have landed.
@@ -163,11 +174,12 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
   const auto row_bytes = static_cast<int>(a.row_bytes);
   for (int i = 0; i < share.count; ++i, ++at.tile) {
     const int tile = share.tile(i), rows = min(kRows, a.n - tile * kRows);
-    if (F::kScales) ptx::mbarrier_wait(barriers.params_empty + at.of_tile(), at.tile_parity() ^ 1);
+    const unsigned slot = at.params_slot(ring);
+    if (F::kScales) ptx::mbarrier_wait(barriers.params_empty + slot, at.params_parity(ring) ^ 1);
     if (F::kScales && F::kSubs == 0 && ptx::elect_one()) {
-      uint64_t* barrier = barriers.params_full + at.of_tile();
+      uint64_t* barrier = barriers.params_full + slot;
       ptx::mbarrier_expect_bytes(barrier, param_bytes<F>(p, rows).scales);
-      fetch_params<F>(a, p, ring, shared, barrier, tile, at.of_tile());
+      fetch_params<F>(a, p, ring, shared, barrier, tile, slot);
     }
     const unsigned char* first = a.w + int64_t{tile} * kRows * a.row_bytes;
     for (int begin = 0; begin < row_bytes; begin += ring.piece) {
@@ -179,8 +191,7 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
         ptx::mbarrier_expect_bytes(
             barriers.full + at.slot,
             static_cast<uint32_t>(rows * bytes) + (with_groups ? groups.scales + groups.zeros : 0));
-        if (with_groups)
-          fetch_params<F>(a, p, ring, shared, barriers.full + at.slot, tile, at.of_tile());
+        if (with_groups) fetch_params<F>(a, p, ring, shared, barriers.full + at.slot, tile, slot);
       }
       __syncwarp();  // the bytes are expected
       load_rows(a, ring, first + begin, shared + at.slot * ring.stage_bytes,
@@ -477,14 +488,17 @@ __device__ float row_scale(const Ring& ring, const unsigned char* shared, unsign
 struct Added {
   static constexpr int kEach = kGemvRowsMax * kRows / 32;  // results of a lane, at most
   float bias[kEach], residual[kEach];
+  float factor[kEach];  // where rows have one beside the scales of their groups
 };
-__device__ inline Added load_added(const GemvArgs& a, int tile) {
+template <class F>
+__device__ Added load_added(const GemvArgs& a, int tile) {
   Added added{};
 #pragma unroll
   for (int j = 0; j < Added::kEach; ++j) {
     const int i = static_cast<int>(threadIdx.x) % 32 + j * 32, row = tile * kRows + i % kRows;
     if (i >= a.m * kRows || row >= a.n) continue;
     if (a.bias != nullptr) added.bias[j] = a.bias[row];
+    if constexpr (F::kGlobals) added.factor[j] = a.w_global != nullptr ? a.w_global[row] : 1.0f;
     if (a.residual != nullptr)
       added.residual[j] = run_value(a, a.residual, i / kRows * a.residual_stride + row);
   }
@@ -497,11 +511,11 @@ __device__ void finish(const GemvArgs& a, const Ring& ring, unsigned char* share
                        const RingBarriers& barriers, const Share& share, RingCursor& at) {
   const int lane = static_cast<int>(threadIdx.x) % 32, count = a.m * kRows;
   Added next{};
-  if (share.count > 0) next = load_added(a, share.tile(0));
+  if (share.count > 0) next = load_added<F>(a, share.tile(0));
   for (int i = 0; i < share.count; ++i, ++at.tile) {
     const int row0 = share.tile(i) * kRows;
     const Added added = next;
-    if (i + 1 < share.count) next = load_added(a, share.tile(i + 1));
+    if (i + 1 < share.count) next = load_added<F>(a, share.tile(i + 1));
     constexpr bool kRowScales = F::kScales && F::kSubs == 0;
     if (kRowScales) ptx::mbarrier_wait(barriers.params_full + at.of_tile(), at.tile_parity());
     ptx::mbarrier_wait(barriers.parts_full + at.of_tile(), at.tile_parity());
@@ -521,7 +535,8 @@ __device__ void finish(const GemvArgs& a, const Ring& ring, unsigned char* share
       const int m = (lane + j * 32) / kRows, row = row0 + lane % kRows;
       if (lane + j * 32 >= count || row >= a.n) continue;
       const float x_scale = a.x_scale != nullptr ? a.x_scale[m * a.x_scale_stride] : 1.0f;
-      store<F>(a, m, row, sums[j], {scales[j], x_scale, added.bias[j], added.residual[j]});
+      const float w_scale = F::kGlobals ? added.factor[j] : scales[j];
+      store<F>(a, m, row, sums[j], {w_scale, x_scale, added.bias[j], added.residual[j]});
     }
   }
 }
@@ -560,18 +575,21 @@ inline void cut_rows(Ring& r, int row_bytes, int piece_max) {
 struct RingNeeds {
   int x_bytes, x_sums_bytes, groups, m;
 };
-// Lays out `limit` bytes of shared memory; as many stages as fit (perhaps none).
+// Lays out `limit` bytes of shared memory; as many stages as fit (perhaps none). Parameters of
+// `params_ahead` tiles, a power of two.
 template <class F>
-void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit) {
-  r.pitch = F::kLimbs > 0 ? kLimbPitch : piece + kRowPad;
+void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit,
+             int params_ahead = kTilesAhead) {
+  r.params_shift = std::countr_zero(static_cast<unsigned>(params_ahead));
+  r.pitch = F::kFixedPitch ? kLimbPitch : piece + kRowPad;
   r.stage_bytes = kRows * r.pitch;
   r.zeros = round_up(kRows * needs.groups * static_cast<int>(sizeof(typename F::GroupScale)), 16);
   r.params_bytes = F::kSubs > 0 ? r.zeros + (F::kZeros ? round_up(r.zeros / 2, 16) : 0)
                    : F::kScales ? kRows * 4
                                 : 0;
   const int part_bytes = kTilesAhead * kMultiplyWarps * needs.m * kRows * 4;
-  const int fixed = needs.x_bytes + needs.x_sums_bytes + kTilesAhead * r.params_bytes + part_bytes +
-                    kRingBarriers * 8;
+  const int fixed = needs.x_bytes + needs.x_sums_bytes + params_ahead * r.params_bytes +
+                    part_bytes + kRingBarriers * 8;
   r.stages = std::clamp((limit - fixed) / r.stage_bytes, 0, kStagesMax);
   r.in_flight = r.stages;
   // Rows 8 KiB apart that all blocks ask for at once meet in the memory's channels: 28672 x 4096 in
@@ -580,7 +598,7 @@ void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit) {
   r.x = r.stages * r.stage_bytes;
   r.x_sums = r.x + needs.x_bytes;
   r.params = r.x_sums + needs.x_sums_bytes;
-  r.parts = r.params + kTilesAhead * r.params_bytes;
+  r.parts = r.params + params_ahead * r.params_bytes;
   r.barriers = r.parts + part_bytes;
   r.bytes = r.barriers + kRingBarriers * 8;
 }

@@ -23,6 +23,8 @@ struct Format {
   static constexpr int kSubs = kSubsOf;
   static constexpr bool kZeros = kZerosOf;
   static constexpr int kLimbs = kLimbsOf;
+  static constexpr bool kFixedPitch = kLimbs > 0;  // of rows in a stage, known to the compiler
+  static constexpr bool kGlobals = false;          // a factor of each row beside scales of groups
   static constexpr bool kScales = kW != GemvWeight::kRun;
   static constexpr bool kTiles = kW == GemvWeight::kE4M3Tiles;
   static constexpr bool kE4M3 = kW == GemvWeight::kE4M3 || kTiles;

@@ -1,0 +1,119 @@
+// Small-batch linear of FP4 weights (MXFP4, NVFP4) on Hopper: weight_fp4.cuh in a kernel of its
+// own. docs/kernels/cuda-gemv.md.
+#include <algorithm>
+
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/quantize_row.cuh"
+#include "kernels/cuda/weight_fp4.cuh"
+
+namespace mantissa::cuda {
+namespace {
+
+// A block has a multiprocessor to itself (gemv_sm90.cu says why).
+constexpr int kSharedLeast = 116 << 10;
+constexpr int kInFlight = 2;  // stages: more of them only make x wait in the queues of the memory
+
+template <class F>
+__global__ void __launch_bounds__(kRingThreads, 1)
+    gemv_fp4_kernel__sm90(const __grid_constant__ GemvArgs a, const __grid_constant__ Plan p,
+                          const __grid_constant__ Ring ring) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  __shared__ Fp4Staged staged;
+  const RingBarriers barriers(shared + ring.barriers);
+  const Share share = share_of((a.n + kRows - 1) / kRows);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  ptx::grid_dependency_launch();  // the next grid waits for room
+  if (warp == kLoadWarp) barriers.init(ring.stages, true, 32);
+  if (threadIdx.x == 0) staged.tables = {kAboveLow, kBelowLow};
+  __syncthreads();  // the barriers exist
+  if (warp == kLoadWarp) {
+    LoadCursor at;
+    return produce<F>(a, p, ring, shared, barriers, share, at);
+  }
+  ptx::grid_dependency_wait();  // x is written, and what reads out is done
+  if (warp == kFinishWarp) {
+    GemvArgs with_scale = a;
+    with_scale.x_scale = staged.x_scale;
+    with_scale.x_scale_stride = 1;
+    RingCursor at;
+    return finish<F>(with_scale, ring, shared, barriers, share, at);
+  }
+  stage_fp4<F>(a, p, shared + ring.x, staged);
+  ptx::named_barrier(1, kMultiplyThreads);  // x is there
+  const Fp4Tables tables = staged.tables;
+  Fp4Consumer<F>(a, p, ring, shared, barriers, share.count * ring.pieces).run(tables);
+}
+
+template <class F>
+Ring ring_of(const GemvArgs& a, const Plan& p) {
+  Ring r{};
+  const int limit = a.shared_kib > 0 ? a.shared_kib << 10 : kRingSharedMax;
+  const RingNeeds needs{a.m * p.token_bytes, 0, p.groups, a.m};
+  // Where x and the scales of long rows leave room for few stages: scales of fewer tiles, smaller
+  // pieces.
+  for (int piece = a.piece > 0 ? a.piece : piece_max<F>(a.row_bytes);
+       r.stages < 2 && piece >= kLine; piece /= 2) {
+    cut_rows(r, static_cast<int>(a.row_bytes), piece);
+    r.stages = 0;
+    for (int ahead = kTilesAhead; r.stages < 3 && ahead >= 1; ahead /= 2)
+      lay_out<F>(r, needs, r.piece, limit, ahead);
+  }
+  if (a.stages > 0) r.stages = std::min(r.stages, a.stages);
+  r.in_flight = std::min(r.stages, a.in_flight > 0 ? a.in_flight : kInFlight);
+  r.bytes = std::max(r.bytes, kSharedLeast);
+  return r;
+}
+
+template <class F>
+void launch_format(const GemvArgs& a, cudaStream_t stream) {
+  void (*const kernel)(GemvArgs, Plan, Ring) = gemv_fp4_kernel__sm90<F>;
+  allow_shared<gemv_fp4_kernel__sm90<F>>(kRingSharedMax,
+                                         "giving the small-batch FP4 linear its shared memory");
+  const Plan p = ring_plan_of<F>(a);
+  const Ring ring = ring_of<F>(a, p);
+  const int tiles = (a.n + kRows - 1) / kRows;
+  launch("launching gemv_fp4_kernel__sm90", kernel,
+         {.grid = dim3(static_cast<unsigned>(std::min(tiles, multiprocessors()))),
+          .block = dim3(kRingThreads),
+          .shared_bytes = static_cast<size_t>(ring.bytes)},
+         stream, a, p, ring);
+}
+
+constexpr int kLimbColsMax = 32768;  // longer rows take too much shared memory as limbs
+
+// run(Format) for these rows: limbs where one tile of mma's columns holds them.
+template <int kGroup, class Run>
+auto with_tokens(const GemvArgs& a, const Run& run) {
+  using Limbed = Fp4<kGroup, true>;
+  using Halves = Fp4<kGroup, false>;
+  if (a.m <= Limbed::kTokens && a.k <= kLimbColsMax) return run(Limbed{});
+  if (a.m <= Halves::kTokens) return run(Halves{});
+  return run(Fp4<kGroup, false, kGemvRowsMax / Halves::kTokens>{});
+}
+template <class Run>
+auto with_fp4(const GemvArgs& a, const Run& run) {
+  return a.group_cols == 16 ? with_tokens<16>(a, run) : with_tokens<32>(a, run);
+}
+
+}  // namespace
+
+std::string gemv_fp4_sm90_why_not(const GemvArgs& a) {
+  if (a.weight != GemvWeight::kMini4) return "weights other than FP4";
+  if (a.group_cols != 32 && a.group_cols != 16) return "groups of other than 32 and 16";
+  if (a.input != GemvInput::kRun || a.run_is_f16) return "activations other than bf16";
+  if (a.m > kGemvRowsMax) return "more than 8 rows";
+  if (a.k == 0 || a.k % 128 != 0) return "K is no multiple of 128";
+  if (reinterpret_cast<uintptr_t>(a.x) % 16 != 0 || a.x_stride % 8 != 0)
+    return "rows of the activation are no multiple of 16 bytes apart";
+  const bool fits = with_fp4(a, [&](auto format) {
+    return ring_of<decltype(format)>(a, ring_plan_of<decltype(format)>(a)).stages >= 2;
+  });
+  return fits ? "" : "activations and scales do not fit in shared memory";
+}
+
+void gemv_fp4__sm90(const GemvArgs& a, cudaStream_t stream) {
+  if (a.m == 0 || a.n == 0) return;
+  with_fp4(a, [&](auto format) { launch_format<decltype(format)>(a, stream); });
+}
+
+}  // namespace mantissa::cuda
