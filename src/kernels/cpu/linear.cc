@@ -20,6 +20,14 @@ const LinearIsa& kernels_of(Isa isa) {
   return kLinearPortable;
 }
 
+// Of many rows in bf16 arithmetic, or none.
+const BlockIsa* block_kernels_of(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512) return &kBlocksAvx512;
+#endif
+  return nullptr;
+}
+
 const IntIsa& integer_kernels_of(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAvx512) return kIntAvx512;
@@ -60,6 +68,13 @@ struct RowConverter {
     } else {
       std::memcpy(to, from, static_cast<size_t>(count) * 2);
     }
+  }
+  // Codes of inputs [begin, begin + count) of a row; begin: of a group.
+  void decode(int64_t row, const std::byte* from, int64_t begin, uint16_t* to,
+              int64_t count) const {
+    CodeRow part = row_of(row, from + begin, count);
+    if (part.scales != nullptr) part.scales += begin / part.group;
+    isa.decode_bf16(part, to);
   }
 
  private:
@@ -125,28 +140,99 @@ bool folds_scales(const QuantizedActivation& x) {
   return true;
 }
 
-PreparedInput prepare(const Activation& x, const Weight& w, const Planned& plan, CpuQueue& queue) {
-  const int64_t width = plan.layout.k_blocks * plan.layout.inputs, cols = plan.layout.cols;
+struct InputForm {
+  RowConverter converter;
+  InputRows rows;
+};
+// x as it is given, and how it becomes what the kernel reads.
+InputForm input_form(const Activation& x, const Weight& w, const Planned& plan) {
+  const int64_t cols = plan.layout.cols;
   RowConverter converter{kernels_of(plan.kernel.isa)};
-  if (plan.kernel.input != Input::kRunDtype) {
-    const QuantizedActivation& form = codes_for(x, w);
-    const Matrix<uint8_t>& codes = form.codes;
-    const InputRows rows{reinterpret_cast<const std::byte*>(codes.data), codes.stride, codes.rows,
-                         cols};
-    converter.codes.table = &decode_table(*form.spec.elem, Indices::kCodes);
-    converter.codes.group = form.spec.block.cols;
-    if (folds_scales(form)) converter.folded = form.scales;
-    return plan.kernel.arithmetic == Arithmetic::kBf16
-               ? convert<uint16_t>(rows, converter, width, queue)
-               : convert<float>(rows, converter, width, queue);
+  if (plan.kernel.input == Input::kRunDtype) {
+    converter.elem = x.high.elem;
+    return {converter, {x.high.data, x.high.stride * x.high.elem_bytes(), x.high.rows, cols}};
   }
-  const Elem& wanted = plan.kernel.arithmetic == Arithmetic::kBf16 ? kBF16 : kF32;
-  if (*x.high.elem == wanted && width == cols) return {x.high.data, x.high.stride};
-  const InputRows rows{x.high.data, x.high.stride * x.high.elem_bytes(), x.high.rows, cols};
-  converter.elem = x.high.elem;
-  return plan.kernel.arithmetic == Arithmetic::kBf16
-             ? convert<uint16_t>(rows, converter, width, queue)
-             : convert<float>(rows, converter, width, queue);
+  const QuantizedActivation& form = codes_for(x, w);
+  converter.codes.table = &decode_table(*form.spec.elem, Indices::kCodes);
+  converter.codes.group = form.spec.block.cols;
+  if (folds_scales(form)) converter.folded = form.scales;
+  const Matrix<uint8_t>& codes = form.codes;
+  return {converter,
+          {reinterpret_cast<const std::byte*>(codes.data), codes.stride, codes.rows, cols}};
+}
+
+PreparedInput prepare(const InputForm& form, const Planned& plan, CpuQueue& queue) {
+  const int64_t width = plan.layout.k_blocks * plan.layout.inputs;
+  const bool bf16 = plan.kernel.arithmetic == Arithmetic::kBf16;
+  const Elem* elem = form.converter.elem;
+  if (elem != nullptr && *elem == (bf16 ? kBF16 : kF32) && width == form.rows.cols)
+    return {form.rows.data, form.rows.row_bytes / (bf16 ? 2 : 4)};
+  return bf16 ? convert<uint16_t>(form.rows, form.converter, width, queue)
+              : convert<float>(form.rows, form.converter, width, queue);
+}
+
+// Inputs of a row that are decoded at once, whole groups.
+int64_t block_inputs_at_once(const RowConverter& converter, int64_t width) {
+  constexpr int64_t kInputsMost = 1024;
+  if (converter.folded.data == nullptr) return std::min(width, kInputsMost);
+  const int64_t group = converter.codes.group;
+  return std::min(width, std::max<int64_t>(1, kInputsMost / group) * group);
+}
+
+// x in blocks of rows (BlockIsa).
+PreparedInput prepare_blocks(const InputForm& form, const Planned& plan, const RowBlocks& in,
+                             CpuQueue& queue) {
+  const BlockIsa& isa = *block_kernels_of(plan.kernel.isa);
+  const int64_t width = plan.layout.k_blocks * plan.layout.inputs, rows = form.rows.rows,
+                cols = form.rows.cols;
+  const int64_t blocks = (rows + in.rows - 1) / in.rows;
+  uint16_t* to = queue.scratch(ScratchUse::kLinearInput).get_as<uint16_t>(blocks * in.rows * width);
+  const bool codes = form.converter.codes.table != nullptr;
+  const int64_t step = block_inputs_at_once(form.converter, width),
+                steps = (width + step - 1) / step;
+  const int64_t decoded = codes ? queue.pool.threads() * kBlockRowsMost * step : 0;
+  uint16_t* scratch = queue.scratch(ScratchUse::kLinearWorkers).get_as<uint16_t>(decoded);
+  queue.pool.parallel_for(blocks * steps, 1, [&](int worker, int64_t begin, int64_t end) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t m = piece / steps * in.rows, k = piece % steps * step;
+      BlockStage s;
+      s.rows = std::min(in.rows, rows - m);
+      s.padded = padded_rows(s.rows, in.step);
+      s.width = std::min(step, width - k);
+      s.cols = std::clamp<int64_t>(cols - k, 0, s.width);
+      s.to = to + m * width + k * s.padded;
+      const std::byte* from = form.rows.data + m * form.rows.row_bytes;
+      if (codes) {
+        uint16_t* values = scratch + worker * kBlockRowsMost * step;
+        for (int64_t r = 0; r < s.rows; ++r)
+          form.converter.decode(m + r, from + r * form.rows.row_bytes, k, values + r * step,
+                                s.cols);
+        s.from = values;
+        s.stride = step;
+      } else {
+        s.from = reinterpret_cast<const uint16_t*>(from) + k;
+        s.stride = form.rows.row_bytes / 2;
+      }
+      isa.stage(s);
+    }
+  });
+  return {to, width};
+}
+
+// x for the kernel that is returned.
+LinearRun prepare_floats(const InputForm& form, const Planned& plan, CpuQueue& queue,
+                         LinearArgs& args) {
+  const LinearIsa& isa = kernels_of(plan.kernel.isa);
+  const bool bf16 = plan.kernel.arithmetic == Arithmetic::kBf16;
+  const BlockIsa* blocks = bf16 ? block_kernels_of(plan.kernel.isa) : nullptr;
+  const RowBlocks in = blocks != nullptr ? blocks->blocks(args, form.rows.rows) : RowBlocks{};
+  args.x_block = in.rows;
+  args.x_row_step = in.step;
+  const PreparedInput input =
+      in.rows > 0 ? prepare_blocks(form, plan, in, queue) : prepare(form, plan, queue);
+  args.x = input.data;
+  args.x_stride = input.stride;
+  return in.rows > 0 ? blocks->run : bf16 ? isa.bf16 : isa.f32;
 }
 
 // int8 codes, padded, and their sums. Zero points of x stay where they are.
@@ -247,18 +333,14 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   describe_output(out, e, args);
   const bool integers = plan.kernel.arithmetic == Arithmetic::kInt8;
   if (plan.kernel.input != Input::kRunDtype) describe_scales(codes_for(x, w), plan.layout, args);
+  LinearRun run = kernels_of(q.isa).f32;
   if (integers) {
     stage(codes_for(x, w), plan, q, args);
+    run = integer_kernels_of(q.isa).run;
   } else {
-    const PreparedInput input = prepare(x, w, plan, q);
-    args.x = input.data;
-    args.x_stride = input.stride;
+    run = prepare_floats(input_form(x, w, plan), plan, q, args);
   }
 
-  const LinearIsa& isa = kernels_of(q.isa);
-  const LinearRun run = integers ? integer_kernels_of(q.isa).run
-                        : plan.kernel.arithmetic == Arithmetic::kBf16 ? isa.bf16
-                                                                      : isa.f32;
   const int threads = q.pool.threads();
   std::byte* scratch = q.scratch(ScratchUse::kLinearWorkers).get(threads * kLinearScratchBytes);
   // Tiles one by one, so that a thread whose core is shared holds up nobody; rows are cut only
@@ -267,7 +349,8 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   const int64_t wanted = threads == 1 ? 1 : threads * kPiecesPerThread;
   const int64_t cuts =
       std::clamp<int64_t>(rows / kRowsLeast, 1, std::max<int64_t>(1, wanted / 2 / tiles));
-  const int64_t row_step = (rows + cuts - 1) / cuts;
+  int64_t row_step = (rows + cuts - 1) / cuts;
+  if (args.x_block > 0) row_step = (row_step + args.x_block - 1) / args.x_block * args.x_block;
   const int64_t row_pieces = (rows + row_step - 1) / row_step;  // none of them empty
   q.pool.parallel_parts(tiles * row_pieces, 1, [&](int worker, int64_t begin, int64_t end) {
     for (int64_t piece = begin; piece < end; ++piece) {
@@ -285,8 +368,8 @@ int64_t linear_scratch_bytes(const PassLimits& limits, Queue* queue) {
   const bool bf16 = q.isa == Isa::kAvx512 && *limits.run_dtype == kBF16;  // f16 is widened
   const int64_t width = (limits.cols + kBlockInputsMax - 1) / kBlockInputsMax * kBlockInputsMax;
   constexpr int64_t kGroupLeast = 16;  // of checkpoints (io/quantization_config.cc)
-  return limits.tokens * width * (bf16 ? 2 : 4) + limits.tokens * width / kGroupLeast * 4 +
-         q.pool.threads() * kLinearScratchBytes;
+  return (limits.tokens + kBlockRowsMost) * width * (bf16 ? 2 : 4) +
+         limits.tokens * width / kGroupLeast * 4 + q.pool.threads() * kLinearScratchBytes;
 }
 
 }  // namespace mantissa::cpu

@@ -72,6 +72,8 @@ struct LinearArgs {
   // ---- activation [M, k_blocks * inputs]: f32, bf16 or int8, zero beyond K
   const void* x = nullptr;
   int64_t x_stride = 0;             // elements
+  int64_t x_block = 0;              // rows of a block where x is in blocks (BlockIsa), else 0
+  int64_t x_row_step = 0;           // RowBlocks::step
   const float* x_scales = nullptr;  // one per token (stride 1) or one for all (stride 0), or none
   int64_t x_scale_stride = 0;
   const float* x_group_scales = nullptr;  // [M, groups] beside those of the weight, or none
@@ -123,6 +125,31 @@ struct LinearIsa {
   void (*decode_bf16)(const CodeRow&, uint16_t* to);  // null where bf16 is
 };
 extern const LinearIsa kLinearPortable, kLinearAvx2, kLinearAvx512;
+
+// x in blocks of rows, bf16, [block][inputs / 2][rows][2]: all blocks have `rows` rows, at most
+// kBlockRowsMost, but the last, which has what is left and rows of zeros to a multiple of `step`.
+struct RowBlocks {
+  int64_t rows = 0, step = 0;  // 0: x is in rows
+};
+inline constexpr int64_t kBlockRowsMost = 16;
+static constexpr int64_t padded_rows(int64_t rows, int64_t step) {
+  return (rows + step - 1) / step * step;
+}
+// Inputs [0, width) of a block.
+struct BlockStage {
+  const uint16_t* from = nullptr;  // [rows][cols], rows `stride` apart
+  int64_t stride = 0, rows = 0, cols = 0;
+  int64_t padded = 0;      // rows
+  int64_t width = 0;       // even; zero from `cols` on
+  uint16_t* to = nullptr;  // [width / 2][padded][2]
+};
+// Many rows times packed codes in bf16 arithmetic.
+struct BlockIsa {
+  LinearRun run;  // pieces begin at whole blocks
+  RowBlocks (*blocks)(const LinearArgs&, int64_t rows);
+  void (*stage)(const BlockStage&);
+};
+extern const BlockIsa kBlocksAvx512;
 
 // int8 activations for the integer kernels: x as LinearArgs::x and x_sums. Wide: as int16, the four
 // inputs of a dword in the order 0, 2, 1, 3.

@@ -78,6 +78,7 @@ struct GemmInt {
     const Decoder decode = decoder;
     const int64_t jump = tile.jump(), x_stride = tile.a.x_stride;
     int32_t* to = sums + first * kTile + strip * kStrip;
+    if (strip == 0) tile.outputs.fetch(first, kRows);
     I acc[kRows][kStrips];
     each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
       acc[r()][s()] = _mm512_loadu_si512(to + r() * kTile + s() * kStrip);
@@ -110,6 +111,7 @@ struct GemmIntGroups {
     const LinearArgs& a = tile.a;
     const int64_t jump = tile.jump(), x_stride = a.x_stride, parts = a.parts;
     float* to = totals + first * kTile + strip * kStrip;
+    if (strip == 0) tile.outputs.fetch(first, kRows);
     F total[kRows][kStrips];
     each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
       total[r()][s()] = load(to + r() * kTile + s() * kStrip);
