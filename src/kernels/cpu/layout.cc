@@ -45,8 +45,9 @@ DecodeTable make_table(const Elem& elem, Indices indices) {
     return decode(elem, index % 16) * (1 + (index / 16 % 8) / 8.0);
   };
   const auto difference = [&](uint32_t index) {
-    if (elem.bits() > 4) return static_cast<double>(index);
-    return index % 32 < 16 ? static_cast<double>(index % 32) : static_cast<double>(index % 32) - 32;
+    if (elem.bits() > 6) return static_cast<double>(index);
+    const uint32_t count = elem.bits() <= 4 ? 32 : 2u << elem.bits(), low = index % count;
+    return static_cast<double>(low) - (low < count / 2 ? 0 : static_cast<double>(count));
   };
   for (uint32_t i = 0; i < 256; ++i) {
     t.f32[i] = static_cast<float>(indices == Indices::kDifferences ? difference(i)

@@ -7,7 +7,9 @@
 //
 //   f32      64 bytes: 16 rows x w[k]
 //   f16,bf16 64 bytes: 16 rows x w[k], w[k + 1]
-//   packed   8 bytes x bits x inputs / 4: codes of 1 to 8 bits (planes.h), bits / 8 bytes a weight
+//   packed   lines of 64 bytes: codes of 1 to 8 bits (planes.h), bits / 8 bytes a weight
+//
+// A K block of several lines has line 0 of the tile's strips, then their line 1, ...
 //
 // N is padded to 16 and K to the block with codes of value 0. Sections, each 64-byte aligned:
 // codes; group scales [tile][group][strip][16] in the scale's format; zero points, likewise, one

@@ -31,9 +31,10 @@ enum class Codes : uint8_t {
 enum class Form : uint8_t { kF32, kF16, kBf16, kE8m0, kE4m3 };
 
 // Values by index. Without zero points the index is the code; bits above it are ignored. With them
-// it is code - zero: the 5 low bits of its two's complement where codes have at most 4 bits, else
-// its magnitude. Of 4 bits with e4m3 scales of groups it is the code, below the 3 bits of a scale's
-// mantissa that the value is multiplied by: at most 4 significant bits times 4, a bf16.
+// it is code - zero: the low bits of its two's complement, 5 where codes have at most 4 bits, else
+// one more than codes of 5 and 6 bits; of 7 and 8 its magnitude. Of 4 bits with e4m3 scales of
+// groups it is the code, below the 3 bits of a scale's mantissa that the value is multiplied by: at
+// most 4 significant bits times 4, a bf16.
 struct DecodeTable {
   float f32[256];
   uint16_t bf16[256];     // the same values; every element of up to 8 bits is exact
@@ -56,7 +57,7 @@ struct LinearArgs {
   int bits = 0;    // of a packed code
   int inputs = 1;  // of a K block
   Form scale_form = Form::kF32;
-  const uint8_t* weight = nullptr;        // [tile][k block][strip][block_bytes]
+  const uint8_t* weight = nullptr;        // [tile][k block], lines by turns (layout.h)
   const uint8_t* group_scales = nullptr;  // [tile][group][strip][16], or none
   const uint8_t* group_zeros = nullptr;   // like group_scales (1 group where the whole row is one),
                                           // one byte each; asymmetric only

@@ -16,14 +16,13 @@ constexpr int kGemmRows = 6, kGemmStrips = 1;
 // Codes of 8 channels, half `half` of vector kVector of a K block: input i of channel c in byte i
 // of dword c.
 template <int kBits, int kVector>
-MANTISSA_SIMD __m256i code_dwords(const uint8_t* block, int half, __m256i to_dwords) {
+MANTISSA_SIMD __m256i code_dwords(const Lines& block, int half, __m256i to_dwords) {
   constexpr Parts parts = parts_of(kBits);
   __m256i codes = _mm256_setzero_si256();
   unrolled<parts.count>([&](auto p) MANTISSA_INLINE {
     constexpr Part part = parts.part[p()];
-    constexpr int kOffset = part_offset(part, block_inputs(kBits), kVector);
     const __m256i stored =
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + kOffset + 32 * half));
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block[part.line[kVector]] + 32 * half));
     const __m256i low = _mm256_srli_epi16(stored, part_bit(part, kVector));
     const __m256i mask = _mm256_set1_epi8(static_cast<char>((1 << part.bits) - 1));
     codes = _mm256_or_si256(codes, _mm256_slli_epi16(_mm256_and_si256(low, mask), part.at));
@@ -118,9 +117,11 @@ static void decode_strips(const LinearArgs& a, const TileShape& t, int64_t begin
   const int64_t width = t.strips * kStrip;
   const uint8_t* block =
       a.weight + t.entry(a.k_blocks) / kStrip * a.block_bytes + begin * t.strips * a.block_bytes;
-  for (int64_t b = begin; b < end; ++b, panel += a.inputs * width) {
+  for (int64_t b = begin; b < end;
+       ++b, panel += a.inputs * width, block += t.strips * a.block_bytes) {
     const int64_t group = a.group_zeros != nullptr ? b / a.group_blocks : 0;
-    for (int64_t s = 0; s < t.strips; ++s, block += a.block_bytes) {
+    for (int64_t s = 0; s < t.strips; ++s) {
+      const Lines lines{block + s * kBlockBytes, t.strips * kBlockBytes};
       for (int half = 0; half < 2; ++half) {
         __m256i zeros = _mm256_setzero_si256();
         if (a.group_zeros != nullptr)
@@ -129,7 +130,7 @@ static void decode_strips(const LinearArgs& a, const TileShape& t, int64_t begin
         float* to = panel + s * kStrip + 8 * half;
         unrolled<block_inputs(kBits) / kVectorInputs>([&](auto v) MANTISSA_INLINE {
           __m256 values[kVectorInputs];
-          decode.template values<kBits>(code_dwords<kBits, v()>(block, half, to_dwords), zeros,
+          decode.template values<kBits>(code_dwords<kBits, v()>(lines, half, to_dwords), zeros,
                                         values);
           for (int i = 0; i < kVectorInputs; ++i, to += width) _mm256_storeu_ps(to, values[i]);
         });

@@ -65,11 +65,11 @@ __attribute__((noinline)) static void run_block(const BlockRun& run, const Weigh
   constexpr int kPairs = Weight::kSteps * Weight::kOperands;  // of a K block
   const Weight weight = packed;
   const LinearArgs& a = run.a;
-  const int64_t block_bytes = a.block_bytes, jump = run.t.strips * block_bytes;
+  const int64_t jump = run.t.strips * a.block_bytes, stride = run.t.strips * kBlockBytes;
   const bool scaled = kMantissaInOperands<Weight> || a.group_scales != nullptr;
   const int64_t group_blocks = a.group_blocks > 0 ? a.group_blocks : a.k_blocks;
-  const uint8_t* w = a.weight + run.t.entry(a.k_blocks) / kStrip * block_bytes + run.begin * jump +
-                     strip * block_bytes;
+  const uint8_t* w = a.weight + run.t.entry(a.k_blocks) / kStrip * a.block_bytes +
+                     run.begin * jump + strip * kBlockBytes;
   const uint16_t* x = run.x;
   float* sums = run.sums + strip * kStrip;
   const uint8_t* next = ahead.first;
@@ -89,7 +89,8 @@ __attribute__((noinline)) static void run_block(const BlockRun& run, const Weigh
         __builtin_prefetch(next, 0, 2);
       each<Weight::kSteps, kStrips>([&](auto step, auto s) MANTISSA_INLINE {
         I operands[Weight::kOperands];
-        weight.template operands<step()>(w + s() * block_bytes, g.states[s()], operands);
+        const LoadedBlock block{{w + s() * kBlockBytes, stride}};
+        weight.template operands<step()>(block, g.states[s()], operands);
         each<Weight::kOperands, kRows>([&](auto i, auto r) MANTISSA_INLINE {
           dot_bf16_at(part[r()][s()], operands[i()],
                       x + 2 * (r() + kRows * (step() * Weight::kOperands + i())));

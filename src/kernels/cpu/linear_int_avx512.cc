@@ -200,7 +200,8 @@ static void packed_groups(const IntTile& tile, int64_t strip, float* totals) {
   each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
     total[r()][s()] = load(totals + r() * kTile + (strip + s()) * kStrip);
   });
-  const uint8_t* w = tile.codes + strip * a.block_bytes;
+  const int64_t stride = kStrips == kTileStrips ? kTileStrips * kVectorBytes : tile.jump();
+  const uint8_t* w = tile.codes + strip * kVectorBytes;
   const int8_t* x = tile.x();
   const int32_t* x_sums = tile.x_sums();
   int64_t group = tile.group();
@@ -214,16 +215,12 @@ static void packed_groups(const IntTile& tile, int64_t strip, float* totals) {
     });
     for (const int64_t stop = least(step + tile.group_steps, tile.steps); step < stop;
          ++step, w += jump, x += block_inputs(kBits)) {
-      unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
-        const uint8_t* block = w + s() * a.block_bytes;
-        unrolled<kBits * block_inputs(kBits) / 32>([&](auto v) MANTISSA_INLINE {
-          __builtin_prefetch(block + kUnpackAhead + v() * kVectorBytes);
-        });
-        unrolled<kVectors>([&](auto v) MANTISSA_INLINE {
-          const I codes = unpacked_vector<kBits, v()>(block);
-          unrolled<kRows>([&](auto r) MANTISSA_INLINE {
-            dot_int8_at(sums[r()][s()], codes, x + r() * x_stride + v() * kVectorInputs);
-          });
+      each<kVectors, kStrips>([&](auto v, auto s) MANTISSA_INLINE {
+        const Lines block{w + s() * kVectorBytes, stride};
+        if constexpr (v() < block_lines(kBits)) __builtin_prefetch(block[v()] + kUnpackAhead);
+        const I codes = unpacked_vector<kBits, v()>(block);
+        unrolled<kRows>([&](auto r) MANTISSA_INLINE {
+          dot_int8_at(sums[r()][s()], codes, x + r() * x_stride + v() * kVectorInputs);
         });
       });
     }

@@ -46,33 +46,40 @@ void put_channel(Order order, int inputs, int channel, const std::byte* codes, B
   }
 }
 
-// The block as it stands in memory; `flip` is or-ed exclusively to every code.
-void pack_block(const PackedLayout& l, uint8_t flip, const BlockCodes& block, std::byte* to) {
-  const Parts parts = parts_of(l.bits);
+// The block's lines, one behind the other; `flip` is or-ed exclusively to every code.
+void pack_block(const PackedLayout& l, const Parts& parts, const BlockCodes& block, std::byte* to) {
+  const Word flip = kEachByte * static_cast<uint8_t>(l.zero_shift);
   std::memset(to, 0, static_cast<size_t>(l.block_bytes));
   for (int p = 0; p < parts.count; ++p) {
-    const Part part = parts.part[p];
+    const Part& part = parts.part[p];
     const Word mask = kEachByte * ((1u << part.bits) - 1);
     for (int v = 0; v < l.inputs / kVectorInputs; ++v) {
-      std::byte* at = to + part_offset(part, l.inputs, v);
+      std::byte* at = to + part.line[v] * kVectorBytes;
       for (int w = 0; w < kVectorWords; ++w) {
         Word word;
         std::memcpy(&word, at + w * sizeof(Word), sizeof word);
-        word |= ((block.words[v][w] ^ flip * kEachByte) >> part.at & mask) << part_bit(part, v);
+        word |= ((block.words[v][w] ^ flip) >> part.at & mask) << part_bit(part, v);
         std::memcpy(at + w * sizeof(Word), &word, sizeof word);
       }
     }
   }
 }
 
+// A strip's K block where it stands.
+struct PackedBlock {
+  std::byte* first;
+  int64_t stride;  // between lines
+  std::byte* operator[](int64_t line) const { return first + line * stride; }
+};
+
 // Code of one channel and input of a block, as packed.
-uint8_t code_at(const PackedLayout& l, const std::byte* block, int channel, int input) {
-  const Parts parts = parts_of(l.bits);
+uint8_t code_at(const PackedLayout& l, const Parts& parts, const PackedBlock& block, int channel,
+                int input) {
   const int v = input / kVectorInputs, byte = byte_of(l.order, channel, input % kVectorInputs);
   unsigned code = 0;
   for (int p = 0; p < parts.count; ++p) {
-    const Part part = parts.part[p];
-    const auto stored = static_cast<unsigned>(block[part_offset(part, l.inputs, v) + byte]);
+    const Part& part = parts.part[p];
+    const auto stored = static_cast<unsigned>(block[part.line[v]][byte]);
     code |= (stored >> part_bit(part, v) & ((1u << part.bits) - 1)) << part.at;
   }
   return static_cast<uint8_t>(code);
@@ -89,26 +96,30 @@ struct StripRows {
 };
 
 // The strip's K block `number`.
-std::byte* block_of(const PackedLayout& l, std::byte* data, int64_t strip, int64_t number) {
-  return data + l.codes_at + l.entry(strip, number, l.k_blocks) / kStrip * l.block_bytes;
+PackedBlock block_of(const PackedLayout& l, std::byte* data, int64_t strip, int64_t number) {
+  const int64_t in_tile = strip % kTileStrips,
+                first = l.entry(strip - in_tile, number, l.k_blocks) / kStrip * l.block_bytes;
+  return {data + l.codes_at + first + in_tile * kBlockBytes, l.tile_strips(strip) * kBlockBytes};
 }
 
 // Other threads may pack other channels of the strip meanwhile: only own bytes are written.
 void store_channels(const PackedLayout& l, const StripRows& s, const std::byte* packed,
-                    std::byte* to) {
-  if (s.first == 0 && s.last == kStrip) {
-    std::memcpy(to, packed, static_cast<size_t>(l.block_bytes));
-    return;
-  }
-  for (int64_t vector = 0; vector < l.block_bytes; vector += kVectorBytes)
+                    const PackedBlock& to) {
+  for (int64_t line = 0; line < l.block_bytes / kVectorBytes; ++line, packed += kVectorBytes) {
+    if (s.first == 0 && s.last == kStrip) {
+      std::memcpy(to[line], packed, kVectorBytes);
+      continue;
+    }
     for (int channel = s.first; channel < s.last; ++channel)
       for (int i = 0; i < kVectorInputs; ++i) {
-        const int64_t at = vector + byte_of(l.order, channel, i);
-        to[at] = packed[at];
+        const int at = byte_of(l.order, channel, i);
+        to[line][at] = packed[at];
       }
+  }
 }
 
 void pack_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
+  const Parts parts = parts_of(l.bits);
   BlockCodes block{};
   std::byte packed[kVectorsMost * kVectorBytes];
   for (int64_t b = 0; b < l.k_blocks; ++b) {
@@ -122,17 +133,18 @@ void pack_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
       }
       put_channel(l.order, l.inputs, channel, codes, block);
     }
-    pack_block(l, static_cast<uint8_t>(l.zero_shift), block, packed);
+    pack_block(l, parts, block, packed);
     store_channels(l, s, packed, block_of(l, data, s.strip, b));
   }
 }
 
 void unpack_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
+  const Parts parts = parts_of(l.bits);
   for (int64_t k = 0; k < l.cols; ++k) {
-    const std::byte* block = block_of(l, data, s.strip, k / l.inputs);
+    const PackedBlock block = block_of(l, data, s.strip, k / l.inputs);
     for (int channel = s.first; channel < s.last; ++channel)
       *s.codes(channel, k) = static_cast<std::byte>(
-          code_at(l, block, channel, static_cast<int>(k % l.inputs)) ^ l.zero_shift);
+          code_at(l, parts, block, channel, static_cast<int>(k % l.inputs)) ^ l.zero_shift);
   }
 }
 
@@ -142,7 +154,7 @@ template <bool kPack>
 void move_dwords(const PackedLayout& l, std::byte* data, const StripRows& s) {
   const int64_t row_bytes = l.cols * canonical_bytes(l);
   for (int64_t b = 0; b < l.k_blocks; ++b) {
-    std::byte* block = block_of(l, data, s.strip, b);
+    std::byte* block = block_of(l, data, s.strip, b).first;
     const auto bytes = static_cast<size_t>(std::min<int64_t>(4, row_bytes - 4 * b));
     for (int channel = s.first; channel < s.last; ++channel) {
       if constexpr (kPack) {

@@ -8,10 +8,12 @@
 //            inputs        32   16   32    8   32   16   32    4
 //            bytes         64   64  192   64  320  192  448   64
 //
-// A part of w bits of vectors 0, 1, ... (8 / w of them) shares one vector of memory, vector v's at
-// bit (v w) % 8: 5 bits are
-//   [4: v0 v1][4: v2 v3][4: v4 v5][4: v6 v7][1: v0 v1 v2 v3 v4 v5 v6 v7]
-// so a vector of codes is, for each part, a shift and an and, and an or.
+// A part of w bits of vectors 0, 1, ... (8 / w of them) shares one line of 64 bytes, vector v's at
+// bit (v w) % 8, so a vector of codes is, for each part, a shift and an and, and an or. The lines
+// of a K block stand in the order in which its vectors need them, narrow parts first: 7 bits are
+//   [1: v0 .. v7][2: v0 .. v3][4: v0 v1][4: v2 v3][2: v4 .. v7][4: v4 v5][4: v6 v7]
+// and those of a tile's strips by turns (layout.h), so that memory is read in one sequence, which
+// hardware prefetchers follow.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +33,8 @@ constexpr int kVectorBytes = 64, kVectorInputs = 4;
 constexpr int kVectorsMost = 8;  // of a K block
 
 struct Part {
-  int bits, at;  // the code's bits [at, at + bits)
+  int bits, at;            // the code's bits [at, at + bits)
+  int line[kVectorsMost];  // of the K block, that holds vector v's
 };
 struct Parts {
   Part part[3];
@@ -44,17 +47,23 @@ static constexpr Parts parts_of(int bits) {
   int at = 0;
   for (int width = 8; width > 0; width /= 2) {
     if ((bits & width) == 0) continue;
-    parts.part[parts.count++] = {width, at};
+    parts.part[parts.count++] = {width, at, {}};
     at += width;
+  }
+  int lines = 0;
+  for (int v = 0; v < kVectorsMost; ++v) {
+    for (int p = parts.count - 1; p >= 0; --p) {
+      Part& part = parts.part[p];
+      part.line[v] = v * part.bits % 8 == 0 ? lines++ : part.line[v - 1];
+    }
   }
   return parts;
 }
 static constexpr int block_inputs(int bits) {
   return 32 / (bits & -bits);
 }
-// Where a part holds vector `vector` of a K block: the byte offset of its 64 bytes, and the bit.
-static constexpr int part_offset(const Part& part, int inputs, int vector) {
-  return (inputs * part.at / 32 + vector * part.bits / 8) * kVectorBytes;
+static constexpr int block_lines(int bits) {
+  return block_inputs(bits) * bits / 32;
 }
 static constexpr int part_bit(const Part& part, int vector) {
   return vector * part.bits % 8;
@@ -67,6 +76,15 @@ static constexpr int byte_of(Order order, int channel, int input) {
 
 static_assert(block_inputs(7) == 32 && block_inputs(6) == 16 && block_inputs(4) == 8);
 static_assert(parts_of(7).count == 3 && parts_of(7).part[2].at == 6 && parts_of(8).count == 1);
-static_assert(part_offset(parts_of(5).part[1], 32, 7) == 256 && part_bit({4, 0}, 3) == 4);
+static_assert(parts_of(7).part[2].line[7] == 0 && parts_of(7).part[1].line[5] == 4 &&
+              parts_of(7).part[0].line[7] == 6 && block_lines(7) == 7);
+static_assert(block_lines(4) == 1 && part_bit(parts_of(4).part[0], 1) == 4);
+
+// A strip's K block: its lines, `stride` bytes apart.
+struct Lines {
+  const uint8_t* first;
+  int64_t stride;
+  const uint8_t* operator[](int line) const { return first + line * stride; }
+};
 
 }  // namespace mantissa::cpu
