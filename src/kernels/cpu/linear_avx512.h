@@ -40,6 +40,14 @@ MANTISSA_SIMD void dot_int8_at(I& sum, I unsigned_w, const int8_t* x) {
       : "+v"(sum)
       : "v"(unsigned_w), "m"(*reinterpret_cast<const Pair*>(x)));
 }
+// Instructions stay where they stand in the program: the compiler would load again for each use,
+// decode just before the product, and fetch everything at once.
+MANTISSA_SIMD void pin(I& v) {
+  asm volatile("" : "+v"(v));
+}
+MANTISSA_SIMD void fetch_here(const uint8_t* p) {
+  asm volatile("prefetcht0 %0" ::"m"(*p));
+}
 // A dword of x in every lane.
 MANTISSA_SIMD I broadcast(const void* x) {
   int32_t dword;
