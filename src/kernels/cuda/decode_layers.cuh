@@ -167,7 +167,7 @@ __device__ void multiply_all(const Block<F>& b) {
                        });
         if (gain != nullptr) norm_units(row, gains, gain, cols, d.eps, fold);
         if constexpr (F::kLimbs > 0) {
-          stage_row_limbs(b, row, role, fold);
+          reader.x_scale.x = stage_row_limbs(b, row, role);
         } else {
           stage_units(b, row, role, l.linears[role].x_scale, fold);
         }
@@ -197,8 +197,8 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   copy_words(&known->plan, &plan, sizeof(DecodePlan));
   if (thread < kDecodeLinears) {
     const int tiles = (d.roles[thread].n + kRows - 1) / kRows;
-    known->shares[thread] =
-        thread == kDecodeGateUp ? share_of(tiles / 2, tiles / 2) : share_of(tiles);
+    const int stride = thread == kDecodeGateUp ? tiles / 2 : 0;
+    known->shares[thread] = share_of(deal_of(tiles - stride, static_cast<int>(gridDim.x)), stride);
   }
   __syncthreads();  // the barriers exist, and what is known of the launch
   const Block<F> b{known->common, known->plan, *known, d.layers, shared, barriers};

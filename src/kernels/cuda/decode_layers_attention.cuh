@@ -235,6 +235,8 @@ __device__ void attend(const Block<F>& b, int layer, RingCursor& at) {
                 merge + kMultiplyWarps * rows * A::kMergeStride + warp * rows * 2, rows, lane);
   merge_heads(work, layer, min(kMultiplyWarps, p.count),
               reinterpret_cast<int*>(b.shared + b.plan.x_scale) + 1);
+  // Limbs of the next row come where parts were, by each warp as soon as it has the row.
+  if (F::kLimbs > 0) ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ struct Block {
     a.w_scale = l.w_scale;
     a.w_zero = l.w_zero;
     a.bias = l.bias;
-    if (!std::is_same_v<typename F::Value, __nv_bfloat16>)
+    if (F::kLimbs == 0 && !std::is_same_v<typename F::Value, __nv_bfloat16>)
       a.x_scale = reinterpret_cast<const float*>(shared + plan.x_scale);
     a.m = 1;
     a.n = s.n;

@@ -178,18 +178,24 @@ __device__ uint2 codes_of_unit(const uint4& unit, const RowCodes& by) {
   return make_uint2(static_cast<uint32_t>(codes), static_cast<uint32_t>(codes >> 32));
 }
 
+// A thread's units of a row lie in its warp's lines of weights alone, so nobody waits for another
+// warp, and its largest magnitude is scale enough. What the warp's results are multiplied with.
 template <class F>
-__device__ void stage_row_limbs(const Block<F>& b, HeldRow& row, int role, Fold& fold) {
+__device__ float stage_row_limbs(const Block<F>& b, HeldRow& row, int role) {
+  static_assert(2 * F::kBlockValues == 32 * kUnitCols, "a line is a unit of each lane");
   const int cols = b.plan.roles[role].plan.lines * 2 * F::kBlockValues;
-  const LimbScale s = limb_scale(row_amax_bits(row, fold, false));
-  if (threadIdx.x == 0) *reinterpret_cast<float*>(b.shared + b.plan.x_scale) = limb_result_scale(s);
+  uint32_t amax = 0;
+#pragma unroll
+  for (int u = 0; u < kUnitsMax; ++u) amax = max(amax, amax_bits(row.v[u]));
+  const LimbScale s = limb_scale(__reduce_max_sync(0xffffffffu, amax));
   for_each_unit(row, cols, [&](const uint4& unit, int u) {
     if (unit_col(u) >= cols) return;
     float v[kUnitCols];
     unpack<__nv_bfloat16>(v, unit);
     put_limbs<F>(v, s.inverse, unit_col(u), b.shared + b.plan.ring.x);
   });
-  ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // x is there
+  __syncwarp();  // x is there
+  return limb_result_scale(s);
 }
 
 // The row as operands in shared memory, quantized where the scheme does so; bf16 that meets 8-bit
@@ -201,7 +207,8 @@ __device__ void stage_units(const Block<F>& b, HeldRow& row, int role, const flo
   constexpr bool kTakesCodes =
       F::kIntegers || (std::is_same_v<T, __half> && F::kWeight != GemvWeight::kS8);
   unsigned char* x = b.shared + b.plan.ring.x;
-  const int cols = (b.plan.roles[role].plan.token_bytes - F::kXPad) / static_cast<int>(sizeof(T));
+  const Plan& plan = b.plan.roles[role].plan;
+  const int cols = lines_of<F>(plan) * 2 * F::kBlockValues;
   const bool scaled = kTakesScaled<F> && (!kTakesCodes || b.d.input == GemvInput::kRun);
   RowCodes by{{}, FastCodes(CodeKind::kInt8, {}), false};
   HalfScale half{};
@@ -213,6 +220,8 @@ __device__ void stage_units(const Block<F>& b, HeldRow& row, int role, const flo
   } else if (role == kDecodeOut || role == kDecodeDown) {    // no norm, whose barrier would do
     ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // nobody reads the old x any more
   }
+  clear_line<F>(1, plan, x, reinterpret_cast<float*>(b.shared + b.plan.ring.x_sums),
+                kMultiplyThreads);
   for_each_unit(row, cols, [&](const uint4& unit, int u) {
     const int col = unit_col(u);
     if (col >= cols) return;

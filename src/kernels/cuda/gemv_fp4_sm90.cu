@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kRingThreads, 1)
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ Fp4Staged staged;
   const RingBarriers barriers(shared + ring.barriers);
-  const Share share = share_of((a.n + kRows - 1) / kRows);
+  const Share share = share_of(deal_of((a.n + kRows - 1) / kRows, static_cast<int>(gridDim.x)));
   const int warp = static_cast<int>(threadIdx.x) / 32;
   ptx::grid_dependency_launch();  // the next grid waits for room
   if (warp == kLoadWarp) barriers.init(ring.stages, true, 32);

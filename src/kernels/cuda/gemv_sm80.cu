@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kWarpsMax * 32, 2) gemv_kernel__sm80(GemvArgs 
 #pragma unroll
   for (int i = 0; i < F::kAhead; ++i) load(ahead[i]);
   ptx::grid_dependency_wait();  // x is written, and what reads out is done
-  stage_input<F>(a, shared, x_sums, p.token_bytes, p.aligned, blockDim.x);
+  stage_input<F>(a, shared, x_sums, p.lines, p.token_bytes, p.aligned, blockDim.x);
   ptx::copy_wait<0>();
   __syncthreads();  // x is there
   int turn = 0;
@@ -56,10 +56,10 @@ __global__ void __launch_bounds__(kWarpsMax * 32, 2) gemv_kernel__sm80(GemvArgs 
       for (int i = 1; i < F::kAhead; ++i) ahead[i - 1] = ahead[i];
       load(ahead[F::kAhead - 1]);
       multiply(sums, now, x + line * 2 * F::kXBlock, x_sums + x_sum_count<F>(line) + lane % 4 * 2,
-               wants_row_codes, [] {});
+               1, wants_row_codes, [] {});
     }
     auto* mine = parts + turn * warps * part_size;  // two in turn: one barrier a tile
-    put_part(a, sums, mine + warp * part_size, lane / 4);
+    put_part(a, sums, {1, 1}, mine + warp * part_size, lane / 4);
     __syncthreads();  // every warp's part is there
     for (int i = threadIdx.x; i < part_size; i += blockDim.x) {
       typename F::Sum sum = 0;

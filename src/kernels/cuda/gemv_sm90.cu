@@ -17,25 +17,35 @@ constexpr int kSharedLeast = 116 << 10;
 
 constexpr int kLimbColsMax = 32768;  // longer rows take too much shared memory as limbs
 
-// Where a kernel keeps what it makes of x but x itself.
-struct Staged {
-  uint32_t amax[kMultiplyWarps];  // as bits of float32; of a warp (limbs), or of a token
-  float x_scale[kGemvRowsMax];
-};
-static_assert(kMultiplyWarps >= kGemvRowsMax);
-
+constexpr int kLineOfXMax = 512 + 4 * kGemvRowsMax * 8;  // bytes that x's line of zeros takes
 constexpr int kScaledMax = 2;  // tokens; with more of them x takes longer than decoding saves
 
-// ---- activations into shared memory. Every launch meets this code cold, while the ring's loads
-// keep the memory busy: it is short, and asks for all of x before it looks at any of it.
+// ---- activations into shared memory, by each warp what its own lines of weights meet: nobody
+// waits for another warp, and a warp's largest magnitude is scale enough. Every launch meets this
+// code cold, while the ring's loads keep the memory busy: it is short, and asks for all of x before
+// it looks at any of it.
 
-// Tokens dealt out to the warps: run(token, unit, step), the lane's units are `step` apart. A warp
-// has one token at most.
-template <class Run>
-__device__ void each_token(int tokens, const Run& run) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, each = kMultiplyWarps / tokens;
-  if (warp / each < tokens)
-    run(warp / each, warp % each * 32 + static_cast<int>(threadIdx.x) % 32, each * 32);
+// The warp's units of x, `units` (a power of two) in a line, a lane's kAtOnce at a time:
+// visit(units), by all lanes.
+struct OwnUnit {
+  int line, unit;
+  bool is;  // there is one
+};
+template <int kAtOnce, class Visit>
+__device__ void each_unit(int lines, int units, const Visit& visit) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int shift = 31 - __clz(units);
+  const int count = (lines - warp + kMultiplyWarps - 1) / kMultiplyWarps << shift;
+#pragma unroll 1
+  for (int base = lane; base < count + lane; base += kAtOnce * 32) {
+    OwnUnit of[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int i = base + j * 32;
+      of[j] = {warp + (i >> shift) * kMultiplyWarps, i & (units - 1), i < count};
+    }
+    visit(of);
+  }
 }
 
 // A unit of a row of `bytes` bytes, from byte `at` on; zeros beyond the row.
@@ -44,192 +54,231 @@ __device__ inline void copy_unit(unsigned char* to, const void* row, int at, int
   ptx::copy_async(to, static_cast<const unsigned char*>(row) + (there > 0 ? at : 0), there);
 }
 
-// x as it is, [m][token_bytes], zeros beyond K; e4m3 codes to the second half of their token.
+// x as it is, each line to the end of its place among the operands; zeros beyond K. A lane's own
+// units are there.
 template <class F>
-__device__ void copy_input(const GemvArgs& a, int units, int token_bytes, unsigned char* x) {
+__device__ void copy_input(const GemvArgs& a, const Plan& p, unsigned char* x) {
+  constexpr int kValues = 2 * F::kBlockValues, kPlace = 2 * F::kXBlock;  // of a line
   const bool codes = a.input == GemvInput::kE4M3;
-  const int elem = codes || F::kIntegers ? 1 : 2;
-  each_token(a.m, [&](int m, int first, int step) {
+  const int elem = codes || (F::kIntegers && F::kLimbs == 0) ? 1 : 2;
+  for (int m = 0; m < a.m; ++m) {
     const unsigned char* from = static_cast<const unsigned char*>(a.x) + m * a.x_stride * elem;
-    unsigned char* to = x + m * token_bytes + (codes ? units * 8 : 0);
-    for (int at = first * 16; at < (codes ? units * 8 : units * 16); at += step * 16)
-      copy_unit(to + at, from, at, a.k * elem);
-  });
+    unsigned char* to = x + m * p.token_bytes + kPlace - kValues * elem;
+    each_unit<1>(lines_of<F>(p), kValues * elem / 16, [&](const OwnUnit(&of)[1]) {
+      const auto [line, unit, is] = of[0];
+      if (is)
+        copy_unit(to + line * kPlace + unit * 16, from, line * kValues * elem + unit * 16,
+                  a.k * elem);
+    });
+  }
   ptx::copy_commit();
   ptx::copy_wait<0>();
-  ptx::named_barrier(1, kMultiplyThreads);  // all of x is there
 }
 
-// e4m3 codes in the second half of a token -> f16, in place: a unit's values only overwrite codes
-// of units that are not after it.
-__device__ inline void expand_codes(int tokens, int units, int token_bytes, unsigned char* x) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, each = kMultiplyWarps / tokens;
-  unsigned char* token = x + warp / each * token_bytes;
-  const bool mine = warp / each < tokens;
-  for (int base = 0; base < units; base += each * 32) {
-    const int u = base + warp % each * 32 + static_cast<int>(threadIdx.x) % 32;
-    uint2 codes{};
-    if (mine && u < units) codes = *reinterpret_cast<const uint2*>(token + units * 8 + u * 8);
-    ptx::named_barrier(1, kMultiplyThreads);  // codes of these units are read
-    if (mine && u < units) *reinterpret_cast<uint4*>(token + u * 16) = decode_unit(codes);
+// e4m3 codes in the second half of a line's place -> f16, in place: a line's values only overwrite
+// codes of lines that are not after it.
+template <class F>
+__device__ void expand_codes(int tokens, const Plan& p, unsigned char* x) {
+  constexpr int kValues = 2 * F::kBlockValues;
+  for (int m = 0; m < tokens; ++m) {
+    each_unit<4>(lines_of<F>(p), kValues / 8, [&](const OwnUnit(&of)[4]) {
+      const auto place = [&](int j) {
+        return x + m * p.token_bytes + of[j].line * kValues * 2 + of[j].unit * 8;
+      };
+      uint2 codes[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        codes[j] = of[j].is ? *reinterpret_cast<const uint2*>(place(j) + kValues) : uint2{};
+      __syncwarp();  // codes of these units are read
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (of[j].is) *reinterpret_cast<uint4*>(place(j) + of[j].unit * 8) = decode_unit(codes[j]);
+      }
+    });
   }
 }
 
-// bf16 -> f16 in place.
-__device__ inline void scale_input(int tokens, int units, int token_bytes, unsigned char* x,
-                                   Staged& staged) {
-  const auto unit = [&](int m, int u) {
-    return reinterpret_cast<uint4*>(x + m * token_bytes + u * 16);
-  };
-  each_token(tokens, [&](int m, int first, int step) {
-    uint32_t amax = 0;
-#pragma unroll 2
-    for (int u = first; u < units; u += step) amax = max(amax, amax_bits(*unit(m, u)));
-    amax = __reduce_max_sync(0xffffffffu, amax);
-    if (threadIdx.x % 32 == 0) atomicMax(&staged.amax[m], amax);
-  });
-  ptx::named_barrier(1, kMultiplyThreads);  // every token's maximum is there
-  each_token(tokens, [&](int m, int first, int step) {
-    const HalfScale s = half_scale(staged.amax[m]);
-    if (first == 0) staged.x_scale[m] = s.result;
-#pragma unroll 2
-    for (int u = first; u < units; u += step) {
-      float v[8];
-      unpack<__nv_bfloat16>(v, *unit(m, u));
+// The largest magnitude of the bf16 units that copy_input left, 16 bytes each, as bits of float32.
+template <class F>
+__device__ uint32_t warp_amax_bits(const Plan& p, const unsigned char* token) {
+  constexpr int kBytes = 4 * F::kBlockValues, kPlace = 2 * F::kXBlock;
+  uint32_t amax = 0;
+  each_unit<4>(lines_of<F>(p), kBytes / 16, [&](const OwnUnit(&of)[4]) {
 #pragma unroll
-      for (float& value : v) value *= s.inverse;
-      *unit(m, u) = pack<__half>(v);
+    for (int j = 0; j < 4; ++j) {
+      const unsigned char* at = token + (of[j].line + 1) * kPlace - kBytes + of[j].unit * 16;
+      if (of[j].is) amax = max(amax, amax_bits(*reinterpret_cast<const uint4*>(at)));
     }
   });
+  return __reduce_max_sync(0xffffffffu, amax);
 }
 
-// Sums of x over the groups of int4 codes, as stage_input leaves them.
+// bf16 -> f16 in place; what it was divided by.
 template <class F>
-__device__ void sum_groups(int tokens, int units, int token_bytes, const unsigned char* x,
-                           float* x_sums) {
+__device__ float scale_token(const Plan& p, unsigned char* token) {
+  const HalfScale s = half_scale(warp_amax_bits<F>(p, token));
+  each_unit<4>(lines_of<F>(p), 4 * F::kBlockValues / 16, [&](const OwnUnit(&of)[4]) {
+    const auto at = [&](int j) {
+      return reinterpret_cast<uint4*>(token + of[j].line * 2 * F::kXBlock + of[j].unit * 16);
+    };
+    uint4 units[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) units[j] = of[j].is ? *at(j) : uint4{};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      float v[8];
+      unpack<__nv_bfloat16>(v, units[j]);
+#pragma unroll
+      for (float& value : v) value *= s.inverse;
+      if (of[j].is) *at(j) = pack<__half>(v);
+    }
+  });
+  return s.result;
+}
+
+// Sums of x over the groups of int4 codes, as stage_input leaves them. A line is 32 units.
+template <class F>
+__device__ void sum_groups(int tokens, const Plan& p, const unsigned char* x, float* x_sums) {
   constexpr int kLanes = 16 / F::kSubs;  // of 8 values each: a group
-  each_token(tokens, [&](int m, int first, int step) {
-#pragma unroll 2
-    for (int u = first; u < units; u += step) {
+  for (int m = 0; m < tokens; ++m) {
+    each_unit<1>(lines_of<F>(p), 32, [&](const OwnUnit(&of)[1]) {
+      const int u = of[0].line * 32 + of[0].unit;
       float sum = sum_of_unit<typename F::Value>(
-          *reinterpret_cast<const uint4*>(x + m * token_bytes + u * 16));
+          *reinterpret_cast<const uint4*>(x + m * p.token_bytes + u * 16));
 #pragma unroll
       for (int apart = kLanes / 2; apart > 0; apart /= 2)
         sum += __shfl_xor_sync(0xffffffffu, sum, apart);
       if (u % kLanes == 0) x_sums[u / kLanes * kGemvRowsMax + m] = sum;
-    }
-  });
+    });
+  }
 }
 
 // Scales of x in tiles, [block of K][8 tokens].
-__device__ inline void copy_scales(const GemvArgs& a, const Plan& p, float* scales) {
-  each_token(a.m, [&](int m, int first, int step) {
-    for (int b = first; b < p.lines * 2; b += step) {
-      const int group = (min(b, p.blocks - 1) * p.group_inverse) >> kInverseBits;
-      scales[b * kGemvRowsMax + m] = a.x_scale[m * int64_t{a.x_scale_stride} + group];
+template <class F>
+__device__ void copy_scales(const GemvArgs& a, const Plan& p, float* scales) {
+  const int tokens = 1 << (32 - __clz(a.m - 1));  // a power of two
+  each_unit<4>(lines_of<F>(p), 2 * tokens, [&](const OwnUnit(&of)[4]) {
+    float got[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int block = of[j].line * 2 + of[j].unit % 2, m = of[j].unit / 2;
+      const int group = (min(block, p.blocks - 1) * p.group_inverse) >> kInverseBits;
+      if (of[j].is && m < a.m) got[j] = a.x_scale[m * int64_t{a.x_scale_stride} + group];
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int block = of[j].line * 2 + of[j].unit % 2, m = of[j].unit / 2;
+      if (of[j].is && m < a.m) scales[block * kGemvRowsMax + m] = got[j];
     }
   });
 }
 
-// The only token, of bf16 and aligned, as limbs: copied to the last two thirds of their place, then
-// turned into limbs there. Limbs of a unit only overwrite what is not after it.
+// The only token, of bf16 and aligned, as limbs in place; what results are multiplied with. Limbs
+// of a line only overwrite what is not after it. A line is 32 units.
 template <class F>
-__device__ void stage_limbs(const GemvArgs& a, const Plan& p, unsigned char* x, Staged& staged) {
-  const int units = p.lines * 2 * F::kBlockValues / 8, thread = static_cast<int>(threadIdx.x);
-  const auto* copied = reinterpret_cast<const uint4*>(x + units * 8);
-  for (int u = thread; u < units; u += kMultiplyThreads)
-    copy_unit(x + units * 8 + u * 16, a.x, u * 16, a.k * 2);
-  ptx::copy_commit();
-  ptx::copy_wait<0>();  // a thread's own units
-  uint32_t amax = 0;
-#pragma unroll 2
-  for (int u = thread; u < units; u += kMultiplyThreads) amax = max(amax, amax_bits(copied[u]));
-  amax = __reduce_max_sync(0xffffffffu, amax);
-  if (thread % 32 == 0) staged.amax[thread / 32] = amax;
-  ptx::named_barrier(1, kMultiplyThreads);  // every warp's maximum is there
-  const LimbScale s =
-      limb_scale(__reduce_max_sync(0xffffffffu, staged.amax[thread % kMultiplyWarps]));
-  if (thread == 0) staged.x_scale[0] = limb_result_scale(s);
+__device__ float stage_limbs(const Plan& p, unsigned char* x) {
+  constexpr int kCopied = 2 * F::kXBlock - 4 * F::kBlockValues;  // where a line's copy begins
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const LimbScale s = limb_scale(warp_amax_bits<F>(p, x));
 #pragma unroll 1
-  for (int base = 0; base < units; base += kMultiplyThreads) {
-    const int u = base + thread;
-    uint4 unit{};
-    if (u < units) unit = copied[u];
-    ptx::named_barrier(1, kMultiplyThreads);  // these units are read
+  for (int line = warp; line < p.lines; line += 2 * kMultiplyWarps) {
+    const int second = line + kMultiplyWarps;
+    const unsigned char* from = x + line * 2 * F::kXBlock + kCopied + lane * 16;
+    const uint4 unit = *reinterpret_cast<const uint4*>(from);
+    uint4 other{};
+    if (second < p.lines)
+      other = *reinterpret_cast<const uint4*>(from + kMultiplyWarps * 2 * F::kXBlock);
+    __syncwarp();  // both lines are read
     float v[8];
     unpack<__nv_bfloat16>(v, unit);
-    if (u < units) put_limbs<F>(v, s.inverse, u * 8, x);
+    put_limbs<F>(v, s.inverse, line * 256 + lane * 8, x);
+    unpack<__nv_bfloat16>(v, other);
+    if (second < p.lines) put_limbs<F>(v, s.inverse, second * 256 + lane * 8, x);
   }
+  return limb_result_scale(s);
 }
 
+// What the warp's x was divided by, where it was: of one token or two.
 template <class F>
-__device__ void stage(const GemvArgs& a, const Plan& p, unsigned char* x, float* x_sums,
-                      bool scaled, Staged& staged) {
-  if constexpr (F::kLimbs > 0) {
-    return stage_limbs<F>(a, p, x, staged);
-  } else {
-    if constexpr (F::kTiles) copy_scales(a, p, x_sums);
-    const bool codes = a.input == GemvInput::kE4M3;
-    const bool unaligned =
-        codes ? (reinterpret_cast<uintptr_t>(a.x) | static_cast<uintptr_t>(a.x_stride)) % 16 != 0
-              : !p.aligned;
-    // Codes of several tokens take longer in place than in one step.
-    const bool several = codes && a.m > 1 && F::kWeight != GemvWeight::kS4;
-    if (unaligned || several || (a.input == GemvInput::kS8 && !F::kIntegers)) {
-      stage_input<F>(a, x, x_sums, p.token_bytes, p.aligned, kMultiplyThreads);
+__device__ float2 stage(const GemvArgs& a, const Plan& p, unsigned char* x, float* x_sums) {
+  if constexpr (F::kTiles) copy_scales<F>(a, p, x_sums);
+  const bool codes = a.input == GemvInput::kE4M3;
+  const bool unaligned =
+      codes ? (reinterpret_cast<uintptr_t>(a.x) | static_cast<uintptr_t>(a.x_stride)) % 16 != 0
+            : !p.aligned;
+  // Codes of several tokens take longer in place than in one step.
+  const bool several = codes && a.m > 1 && F::kWeight != GemvWeight::kS4;
+  bool own = true;  // the warp's lines of x are its own work
+  if constexpr (F::kLimbs == 0) {
+    own = !unaligned && !several && (a.input != GemvInput::kS8 || F::kIntegers);
+    if (!own) {
+      stage_input<F>(a, x, x_sums, lines_of<F>(p), p.token_bytes, p.aligned, kMultiplyThreads);
       ptx::copy_wait<0>();
-      if (kTakesScaled<F> && scaled) ptx::named_barrier(1, kMultiplyThreads);  // x is there
-    } else {
-      const int units = (p.token_bytes - F::kXPad) / 16;
-      copy_input<F>(a, units, p.token_bytes, x);
-      if (codes && !F::kIntegers) {
-        expand_codes(a.m, units, p.token_bytes, x);
-        if (F::kWeight == GemvWeight::kS4) ptx::named_barrier(1, kMultiplyThreads);  // in f16
-      }
-      if constexpr (F::kWeight == GemvWeight::kS4)
-        sum_groups<F>(a.m, units, p.token_bytes, x, x_sums);
-    }
-    if constexpr (kTakesScaled<F>) {
-      if (scaled) scale_input(a.m, (p.token_bytes - F::kXPad) / 16, p.token_bytes, x, staged);
+      ptx::named_barrier(1, kMultiplyThreads);  // x is there
     }
   }
+  if (own) {
+    copy_input<F>(a, p, x);
+    if constexpr (!F::kIntegers) {
+      __syncwarp();  // all of the warp's lines are there
+      if (codes) expand_codes<F>(a.m, p, x);
+    }
+    if constexpr (F::kWeight == GemvWeight::kS4 && F::kLimbs == 0) {
+      __syncwarp();  // in the run dtype or f16
+      sum_groups<F>(a.m, p, x, x_sums);
+    }
+  }
+  float2 divided{1, 1};
+  if constexpr (F::kLimbs > 0) divided.x = stage_limbs<F>(p, x);
+  if constexpr (kTakesScaled<F>) {
+    if (a.input == GemvInput::kRun && !a.run_is_f16) {
+      divided.x = scale_token<F>(p, x);
+      if (a.m > 1) divided.y = scale_token<F>(p, x + p.token_bytes);
+    }
+  }
+  __syncwarp();  // x is there
+  return divided;
 }
 
 template <class F>
 __global__ void __launch_bounds__(kRingThreads, 1)
     gemv_kernel__sm90(const __grid_constant__ GemvArgs a, const __grid_constant__ Plan p,
-                      const __grid_constant__ Ring ring) {
+                      const __grid_constant__ Ring ring, const __grid_constant__ Deal deal) {
   extern __shared__ __align__(128) unsigned char shared[];
-  __shared__ Staged staged;
   const RingBarriers barriers(shared + ring.barriers);
-  const Share share = share_of((a.n + kRows - 1) / kRows);
+  const Share share = share_of(deal);
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  ptx::grid_dependency_launch();  // the next grid waits for room
-  if (warp == kLoadWarp) barriers.init(ring.stages, F::kSubs > 0, 32);
-  if (threadIdx.x < kMultiplyWarps) staged.amax[threadIdx.x] = 0;
-  __syncthreads();  // the barriers exist
   if (warp == kLoadWarp) {
+    produce_first<F>(a, p, ring, shared, barriers, share);
+    ptx::grid_dependency_launch();  // the next grid waits for room
+    barriers.init_full(1, ring.stages);
+    ptx::named_barrier_arrive(kReadyBarrier, kRingThreads);
     LoadCursor at;
-    return produce<F>(a, p, ring, shared, barriers, share, at);
+    at.first_is_asked = true;
+    at.met = false;
+    produce<F>(a, p, ring, shared, barriers, share, at);
+    return at.meet();
   }
+  ptx::grid_dependency_launch();
+  auto* x_sums = reinterpret_cast<float*>(shared + ring.x_sums);
+  clear_line<F>(a.m, p, shared + ring.x, x_sums, kRingThreads);
+  if (warp == kFinishWarp) {
+    barriers.init_empty(ring.stages, F::kSubs > 0, 32);
+    ptx::named_barrier_arrive(kEmptyBarrier, 64);
+  }
+  ptx::named_barrier(kReadyBarrier, kRingThreads);  // barriers exist, and the line of zeros
   RingCursor at;
   const int stages = share.count * ring.pieces;
   Consumer<F> reader{a, p, ring, shared, barriers, at, stages};
   Ahead<F> ahead;
   ahead.held = false;
   ptx::grid_dependency_wait();  // x is written, and what reads out is done
-  const bool scaled = kTakesScaled<F> && a.input == GemvInput::kRun && !a.run_is_f16;
   if (warp == kFinishWarp) {
     GemvArgs with_scale = a;
-    if (F::kLimbs > 0 || scaled) {
-      with_scale.x_scale = staged.x_scale;
-      with_scale.x_scale_stride = 1;
-    }
     if (F::kTiles) with_scale.x_scale = nullptr;
     return finish<F>(with_scale, ring, shared, barriers, share, at);
   }
-  stage<F>(a, p, shared + ring.x, reinterpret_cast<float*>(shared + ring.x_sums), scaled, staged);
-  ptx::named_barrier(1, kMultiplyThreads);  // x is there
+  reader.x_scale = stage<F>(a, p, shared + ring.x, x_sums);
   if (stages > 0) consume(reader, ahead, {}, stages);
 }
 
@@ -256,17 +305,17 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
 
 template <class F>
 void launch_format(const GemvArgs& a, cudaStream_t stream) {
-  void (*const kernel)(GemvArgs, Plan, Ring) = gemv_kernel__sm90<F>;
+  void (*const kernel)(GemvArgs, Plan, Ring, Deal) = gemv_kernel__sm90<F>;
   allow_shared<gemv_kernel__sm90<F>>(kRingSharedMax,
                                      "giving the small-batch linear its shared memory");
   const Plan p = ring_plan_of<F>(a);
   const Ring ring = ring_of<F>(a, p);
-  const int tiles = (a.n + kRows - 1) / kRows;
+  const int tiles = (a.n + kRows - 1) / kRows, blocks = std::min(tiles, multiprocessors());
   launch("launching gemv_kernel__sm90", kernel,
-         {.grid = dim3(static_cast<unsigned>(std::min(tiles, multiprocessors()))),
+         {.grid = dim3(static_cast<unsigned>(blocks)),
           .block = dim3(kRingThreads),
           .shared_bytes = static_cast<size_t>(ring.bytes)},
-         stream, a, p, ring);
+         stream, a, p, ring, deal_of(tiles, blocks));
 }
 
 }  // namespace
@@ -276,8 +325,8 @@ std::string gemv_sm90_why_not(const GemvArgs& a) {
   if (a.weight >= GemvWeight::kS8Groups) return "weights that gemm_rows decodes";
   const int64_t groups = a.group_cols > 0 ? (a.k + a.group_cols - 1) / a.group_cols : 0;
   // Two stages of 256 bytes a row, parameters and parts of the tiles ahead, K in whole units.
-  if (gemv_input_bytes(a) + kTilesAhead * kRows * groups * 4 + 2 * kRows * (256 + kRowPad) +
-          kTilesAhead * kMultiplyWarps * a.m * kRows * 4 + 2048 >
+  if (gemv_input_bytes(a) + a.m * kLineOfXMax + kTilesAhead * kRows * groups * 4 +
+          2 * kRows * (256 + kRowPad) + kTilesAhead * kMultiplyWarps * a.m * kRows * 4 + 2048 >
       kRingSharedMax)
     return "the activations do not fit in shared memory";
   if (a.k == 0) return "K is 0";

@@ -45,11 +45,11 @@ __device__ float sum_of_unit(const uint4& unit) {
 
 // Int4: with the sum of x over every group, [group][8 tokens]; tokens beyond M keep what is there.
 template <class F>
-__device__ void stage_and_sum(const GemvArgs& a, unsigned char* shared, float* x_sums,
+__device__ void stage_and_sum(const GemvArgs& a, unsigned char* shared, float* x_sums, int lines,
                               int token_bytes, bool aligned, int threads) {
   using T = typename F::Value;
   constexpr int kLanes = 16 / F::kSubs;  // of 8 values each: a group
-  const int units = (token_bytes - F::kXPad) / 16;
+  const int units = lines * 2 * F::kXBlock / 16;
   const auto* x = static_cast<const unsigned char*>(a.x);
   for (int i = threadIdx.x; i < units * a.m; i += threads) {  // units: a multiple of 32
     const int m = i / units, u = i % units;
@@ -71,17 +71,18 @@ __device__ void stage_and_sum(const GemvArgs& a, unsigned char* shared, float* x
   }
 }
 
-// All of x as operands, token_bytes a token, by the first `threads` threads. `aligned`: units of 8
-// or 16 elements are 8- or 16-byte aligned. Copies are in flight until ptx::copy_wait.
+// All of x as operands of `lines` lines, token_bytes a token, by the first `threads` threads.
+// `aligned`: units of 8 or 16 elements are 8- or 16-byte aligned. Copies are in flight until
+// ptx::copy_wait.
 template <class F>
-__device__ void stage_input(const GemvArgs& a, unsigned char* shared, float* x_sums,
+__device__ void stage_input(const GemvArgs& a, unsigned char* shared, float* x_sums, int lines,
                             int token_bytes, bool aligned, int threads) {
   using T = typename F::Value;
   constexpr int kUnit = 16 / sizeof(T);
   if constexpr (F::kWeight == GemvWeight::kS4) {
-    return stage_and_sum<F>(a, shared, x_sums, token_bytes, aligned, threads);
+    return stage_and_sum<F>(a, shared, x_sums, lines, token_bytes, aligned, threads);
   }
-  const int units = (token_bytes - F::kXPad) / 16;
+  const int units = lines * 2 * F::kXBlock / 16;
   const bool as_is = a.input == GemvInput::kRun || sizeof(T) == 1;
   const bool e4m3 = a.input == GemvInput::kE4M3 && sizeof(T) == 2;
   const int whole = aligned && (as_is || e4m3) ? a.k / kUnit : 0;  // units that loads may take
@@ -188,11 +189,12 @@ __device__ void add_limbs(Sums<F, kLines>& sums, const int32_t (&products)[kLine
 }
 
 // x: of the first line, at this lane's token and place. x_sums (int4): of the first line, at the
-// lane's two tokens of the result. between(): is run once all of the lines have been waited for.
+// lane's two tokens of the result. apart: lines of x from one line to the next. between(): is run
+// once all of the lines have been waited for.
 template <class F, int kLines, class Between>
 __device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
-                         const unsigned char* x, const float* x_sums, bool wants_row_codes,
-                         const Between& between) {
+                         const unsigned char* x, const float* x_sums, int apart,
+                         bool wants_row_codes, const Between& between) {
   using T = typename F::Value;
   constexpr int kBlocks = kLines * 2;
   float group[F::kSubs > 0 ? kBlocks : 1][4] = {};
@@ -201,7 +203,8 @@ __device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
     uint4 operands[kBlocks];
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
-      operands[b] = *reinterpret_cast<const uint4*>(x + b * F::kXBlock + q * (F::kWide ? 16 : 64));
+      operands[b] = *reinterpret_cast<const uint4*>(x + (b / 2 * apart * 2 + b % 2) * F::kXBlock +
+                                                    q * (F::kWide ? 16 : 64));
     }
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -239,17 +242,19 @@ __device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
       const int sub = q / kPerSub;
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
-        add_group<F>(
-            sums.d[0], group[b], lines[b / 2].groups[b % 2], sub,
-            *reinterpret_cast<const float2*>(x_sums + (b * F::kSubs + sub) * kGemvRowsMax));
+        add_group<F>(sums.d[0], group[b], lines[b / 2].groups[b % 2], sub,
+                     *reinterpret_cast<const float2*>(
+                         x_sums + ((b / 2 * apart * 2 + b % 2) * F::kSubs + sub) * kGemvRowsMax));
       }
     }
   }
 }
 
 // A warp's sums of a tile -> part [tokens][kRows]; `row`: of the tile, what this lane's first is.
+// x_scale: what the warp's x was divided by, where it was (one or two tokens), else 1.
 template <class F, int kLines>
-__device__ void put_part(const GemvArgs& a, Sums<F, kLines>& sums, typename F::Sum* part, int row) {
+__device__ void put_part(const GemvArgs& a, Sums<F, kLines>& sums, const float2& x_scale,
+                         typename F::Sum* part, int row) {
   const int lane = threadIdx.x % 32;
   typename F::Accumulator d[4] = {};
 #pragma unroll
@@ -263,7 +268,7 @@ __device__ void put_part(const GemvArgs& a, Sums<F, kLines>& sums, typename F::S
       const auto last = static_cast<float>(__shfl_down_sync(0xffffffffu, d[2 * r], 1));
       const float sum =
           join_limbs(static_cast<float>(d[2 * r]), static_cast<float>(d[2 * r + 1]), last);
-      if (lane % 4 == 0) part[row + r * 8] = sum;
+      if (lane % 4 == 0) part[row + r * 8] = sum * x_scale.x;
     }
     return;
   }
@@ -281,6 +286,7 @@ __device__ void put_part(const GemvArgs& a, Sums<F, kLines>& sums, typename F::S
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int m = lane % 4 * 2 + i % 2;
+    if constexpr (kTakesScaled<F>) d[i] *= i % 2 == 0 ? x_scale.x : x_scale.y;
     if (m < a.m) part[m * kRows + row + i / 2 * 8] = d[i];
   }
 }

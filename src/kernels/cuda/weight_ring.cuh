@@ -12,7 +12,7 @@
 
 namespace mantissa::cuda {
 
-constexpr int kUnitLines = 2;  // of 128 bytes, that a warp takes of a stage
+constexpr int kUnitLines = 2;  // of 128 bytes, that a warp takes of a stage, at most
 constexpr int kMultiplyWarps = 8, kMultiplyThreads = kMultiplyWarps * 32;  // the first ones
 constexpr int kLoadWarp = kMultiplyWarps, kFinishWarp = kMultiplyWarps + 1;
 constexpr int kRingThreads = kMultiplyThreads + 64;
@@ -23,6 +23,7 @@ constexpr int kStagesMax = 16;
 constexpr int kTilesAhead = 4;               // tiles whose parameters, or parts, are there at once
 constexpr int kRingSharedMax = (226 << 10);  // the rest: what kernels have besides
 constexpr int kRingBarriers = 2 * kStagesMax + 4 * kTilesAhead;
+constexpr uint32_t kReadyBarrier = 2, kEmptyBarrier = 3;  // of blocks whose copies start early
 
 // Where things lie in shared memory (bytes), and how a row is cut.
 struct Ring {
@@ -43,11 +44,16 @@ struct Share {
     return pair_stride == 0 ? first + i : first + i / 2 + i % 2 * pair_stride;
   }
 };
-// The first blocks have a tile less where shares differ.
-__device__ inline Share share_of(int tiles, int pair_stride = 0) {
-  const auto blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
-  const int least = tiles / blocks, few = blocks - tiles % blocks;
-  const int first = block * least + max(0, block - few), count = least + (block >= few ? 1 : 0);
+// How tiles are dealt out: the first `few` blocks have `least`, others one more.
+struct Deal {
+  int least, few;
+};
+__host__ __device__ inline Deal deal_of(int tiles, int blocks) {
+  return {tiles / blocks, blocks - tiles % blocks};
+}
+__device__ inline Share share_of(const Deal& d, int pair_stride = 0) {
+  const auto block = static_cast<int>(blockIdx.x);
+  const int first = block * d.least + max(0, block - d.few), count = d.least + (block >= d.few);
   return {first, pair_stride > 0 ? 2 * count : count, pair_stride};
 }
 
@@ -73,17 +79,30 @@ struct RingCursor {
 struct LoadCursor : RingCursor {
   int flying = 0, oldest = 0;
   uint32_t oldest_parity = 0;
+  bool first_is_asked = false;  // produce_first
+  bool met = true;              // else the barriers that others arrive at are perhaps not there yet
 
+  __device__ void meet() {
+    if (!met) ptx::named_barrier(kEmptyBarrier, 64);
+    met = true;
+  }
   // Waits until the next stage is free and few enough are on their way: what waits in queues of the
   // memory delays everything else.
   __device__ void claim(const Ring& ring, uint64_t* full, uint64_t* empty) {
-    if (flying < ring.in_flight) {
+    if (flying < ring.in_flight) {  // the first ones: free
       ++flying;
-    } else {
-      ptx::mbarrier_wait(full + oldest, oldest_parity);
-      ptx::next_stage(oldest, oldest_parity, ring.stages);
+      return;
     }
+    meet();
+    ptx::mbarrier_wait(full + oldest, oldest_parity);
+    ptx::next_stage(oldest, oldest_parity, ring.stages);
     ptx::mbarrier_wait(empty + slot, parity ^ 1);
+  }
+  // Until the next tile's parameters have room.
+  __device__ void claim_params(const Ring& ring, uint64_t* empty) {
+    if (tile >> ring.params_shift == 0) return;
+    meet();
+    ptx::mbarrier_wait(empty + params_slot(ring), params_parity(ring) ^ 1);
   }
 };
 
@@ -99,19 +118,31 @@ struct RingBarriers {
         params_empty(params_full + kTilesAhead),
         parts_full(params_empty + kTilesAhead),
         parts_empty(parts_full + kTilesAhead) {}
-  // By one warp. Parameters are read by the warps that multiply (group scales), or by the one
-  // that finishes. Every lane arrives by itself for what it has read or written: no slower than one
-  // after __syncwarp, and racecheck follows it. `finishers`: lanes that finish a tile.
+  // By one warp each; of all of them before others are used. Parameters are read by the warps that
+  // multiply (group scales), or by the one that finishes. Every lane arrives by itself for what it
+  // has read or written: no slower than one after __syncwarp, and racecheck follows it.
+  // `finishers`: lanes that finish a tile.
   __device__ void init(int stages, bool group_scales, uint32_t finishers) const {
+    init_full(0, stages);
+    init_empty(stages, group_scales, finishers);
+  }
+  // What copies need, but for the stages before `first`.
+  __device__ void init_full(int first, int stages) const {
     if (ptx::elect_one()) {
 #pragma unroll 1
-      for (int s = 0; s < stages; ++s) {
-        ptx::mbarrier_init(full + s, 1);
-        ptx::mbarrier_init(empty + s, kMultiplyThreads);
-      }
+      for (int s = first; s < stages; ++s) ptx::mbarrier_init(full + s, 1);
+#pragma unroll
+      for (int i = 0; i < kTilesAhead; ++i) ptx::mbarrier_init(params_full + i, 1);
+      ptx::fence_barrier_init();
+    }
+    __syncwarp();  // the barriers exist
+  }
+  __device__ void init_empty(int stages, bool group_scales, uint32_t finishers) const {
+    if (ptx::elect_one()) {
+#pragma unroll 1
+      for (int s = 0; s < stages; ++s) ptx::mbarrier_init(empty + s, kMultiplyThreads);
 #pragma unroll
       for (int i = 0; i < kTilesAhead; ++i) {
-        ptx::mbarrier_init(params_full + i, 1);
         ptx::mbarrier_init(params_empty + i, group_scales ? kMultiplyThreads : finishers);
         ptx::mbarrier_init(parts_full + i, kMultiplyThreads);
         ptx::mbarrier_init(parts_empty + i, finishers);
@@ -167,6 +198,30 @@ __device__ inline void load_rows(const GemvArgs& a, const Ring& ring, const unsi
   }
 }
 
+// The barrier of a stage expects its bytes. with_groups: parameters of groups come with it.
+template <class F>
+__device__ void expect_stage(const Plan& p, uint64_t* full, int rows, int bytes, bool with_groups) {
+  const ParamBytes groups = param_bytes<F>(p, rows);
+  ptx::mbarrier_expect_bytes(
+      full, static_cast<uint32_t>(rows * bytes) + (with_groups ? groups.scales + groups.zeros : 0));
+}
+
+// The share's first stage, before anything else: the memory idles until then. By one warp.
+template <class F>
+__device__ void produce_first(const GemvArgs& a, const Plan& p, const Ring& ring,
+                              unsigned char* shared, const RingBarriers& barriers,
+                              const Share& share) {
+  const int tile = share.tile(0), rows = min(kRows, a.n - tile * kRows);
+  const int bytes = min(ring.piece, static_cast<int>(a.row_bytes));
+  if (ptx::elect_one()) {
+    ptx::mbarrier_init(barriers.full, 1);
+    ptx::fence_barrier_init();
+    expect_stage<F>(p, barriers.full, rows, bytes, F::kSubs > 0);
+  }
+  __syncwarp();  // the bytes are expected
+  load_rows(a, ring, a.w + int64_t{tile} * kRows * a.row_bytes, shared, barriers.full, rows, bytes);
+}
+
 // The stages of a block's share in order.
 template <class F>
 __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsigned char* shared,
@@ -175,7 +230,7 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
   for (int i = 0; i < share.count; ++i, ++at.tile) {
     const int tile = share.tile(i), rows = min(kRows, a.n - tile * kRows);
     const unsigned slot = at.params_slot(ring);
-    if (F::kScales) ptx::mbarrier_wait(barriers.params_empty + slot, at.params_parity(ring) ^ 1);
+    if (F::kScales) at.claim_params(ring, barriers.params_empty);
     if (F::kScales && F::kSubs == 0 && ptx::elect_one()) {
       uint64_t* barrier = barriers.params_full + slot;
       ptx::mbarrier_expect_bytes(barrier, param_bytes<F>(p, rows).scales);
@@ -185,17 +240,16 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
     for (int begin = 0; begin < row_bytes; begin += ring.piece) {
       at.claim(ring, barriers.full, barriers.empty);
       const int bytes = min(ring.piece, row_bytes - begin);
+      uint64_t* full = barriers.full + at.slot;
+      const bool with_groups = F::kSubs > 0 && begin == 0;  // they come with the first stage
       if (ptx::elect_one()) {
-        const bool with_groups = F::kSubs > 0 && begin == 0;  // they come with the first stage
-        const ParamBytes groups = param_bytes<F>(p, rows);
-        ptx::mbarrier_expect_bytes(
-            barriers.full + at.slot,
-            static_cast<uint32_t>(rows * bytes) + (with_groups ? groups.scales + groups.zeros : 0));
-        if (with_groups) fetch_params<F>(a, p, ring, shared, barriers.full + at.slot, tile, slot);
+        if (!at.first_is_asked) expect_stage<F>(p, full, rows, bytes, with_groups);
+        if (with_groups) fetch_params<F>(a, p, ring, shared, full, tile, slot);
       }
       __syncwarp();  // the bytes are expected
-      load_rows(a, ring, first + begin, shared + at.slot * ring.stage_bytes,
-                barriers.full + at.slot, rows, bytes);
+      if (!at.first_is_asked)
+        load_rows(a, ring, first + begin, shared + at.slot * ring.stage_bytes, full, rows, bytes);
+      at.first_is_asked = false;
       at.next_stage(ring);
     }
   }
@@ -232,19 +286,37 @@ __device__ void read_groups(Line<F>& to, const Plan& p, const Ring& ring,
   }
 }
 
-// Scales of the blocks of two lines, of rows `row` and `row` + 8; 0 beyond a row.
-__device__ inline void read_limb_scales(uint2 (&to)[2], const Plan& p, const unsigned char* params,
-                                        int row, int line) {
+// Scales of a line's two blocks, of row `row`; 0 beyond it.
+__device__ inline uint32_t read_limb_scales(const Plan& p, const unsigned char* params, int row,
+                                            int line) {
+  const auto* scales = reinterpret_cast<const uint16_t*>(params) + row * p.groups;
+  uint32_t of[2];
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const auto* scales = reinterpret_cast<const uint16_t*>(params) + (row + r * 8) * p.groups;
-    uint32_t of[4];
-#pragma unroll
-    for (int b = 0; b < 4; ++b) {
-      const int block = line * 2 + b;
-      of[b] = block < p.blocks ? scales[(block * p.group_inverse) >> kInverseBits] : 0;
+  for (int b = 0; b < 2; ++b) {
+    const int block = line * 2 + b;
+    of[b] = block < p.blocks ? scales[(block * p.group_inverse) >> kInverseBits] : 0;
+  }
+  return of[0] | of[1] << 16;
+}
+
+// Lines of x before the line of zeros, which codes that are not there meet: products are 0 whatever
+// x is. Integers need none.
+template <class F>
+__device__ int lines_of(const Plan& p) {
+  return p.lines - (F::kIntegers ? 0 : 1);
+}
+// The line of zeros, and its sums or scales, by the first `threads` threads.
+template <class F>
+__device__ void clear_line(int tokens, const Plan& p, unsigned char* x, float* x_sums,
+                           int threads) {
+  if constexpr (!F::kIntegers) {
+    constexpr int kUnits = 2 * F::kXBlock / 16, kSums = 2 * F::kSubs * kGemvRowsMax;
+    const int thread = static_cast<int>(threadIdx.x), line = lines_of<F>(p);
+    for (int i = thread; i < tokens * kUnits; i += threads) {
+      reinterpret_cast<uint4*>(x + i / kUnits * p.token_bytes + line * 2 * F::kXBlock)[i % kUnits] =
+          uint4{};
     }
-    to[r] = make_uint2(of[0] | of[1] << 16, of[2] | of[3] << 16);
+    if (thread < kSums) x_sums[line * kSums + thread] = 0;
   }
 }
 
@@ -253,6 +325,7 @@ template <class F>
 struct Unit {
   Line<F> lines[kUnitLines];
   uint2 scales[2];  // where x is limbs
+  int line, apart;  // of the row, of the first; how far the other one's x is. -1: another warp's
 };
 
 // A stage that waits in registers for x: its place in the ring is another's already.
@@ -269,7 +342,8 @@ __device__ typename F::Sum* parts_of(const Ring& ring, unsigned char* shared, in
          of_tile * kMultiplyWarps * m * kRows;
 }
 
-// A warp's way through the stages of a share, two lines of each: reads ahead of what it multiplies.
+// A warp's way through the stages of a share: reads ahead of what it multiplies. Line l of a row is
+// that of warp l % 8, whatever stage it comes in: only this warp reads the x that it meets.
 template <class F>
 struct Consumer {
   const GemvArgs& a;
@@ -277,36 +351,46 @@ struct Consumer {
   const Ring& ring;
   unsigned char* shared;
   const RingBarriers& barriers;
-  RingCursor& at;  // what is read next
-  int left;        // stages that are not read
-  int piece = 0;   // of its tile
+  RingCursor& at;           // what is read next
+  int left;                 // stages that are not read
+  int piece = 0;            // of its tile
+  float2 x_scale = {1, 1};  // put_part
 
-  __device__ int in_piece() const { return static_cast<int>(threadIdx.x) / 32 * kUnitLines; }
-  // Bytes of a row from the warp's first line of a piece on; 0: the lines are another stage's.
-  __device__ int bytes_of(int of_piece) const {
-    const int line = of_piece * (ring.piece / kLine) + in_piece();
-    const int bytes = static_cast<int>(a.row_bytes) - line * kLine;
-    return in_piece() * kLine < ring.piece ? bytes : 0;
+  // The warp's first line of a piece; the other one is 8 further on.
+  struct Place {
+    int line, in_piece;
+    int bytes;  // of the row's piece from the first line on; none: it is another warp's
+    __device__ bool first() const { return bytes > 0; }
+    __device__ bool second() const { return bytes > kMultiplyWarps * kLine; }
+  };
+  __device__ Place place(int of_piece) const {
+    const int begin = of_piece * (ring.piece / kLine);
+    const int in_piece = (static_cast<int>(threadIdx.x) / 32 - begin) & (kMultiplyWarps - 1);
+    const int end = min(static_cast<int>(a.row_bytes), (of_piece + 1) * ring.piece);
+    return {begin + in_piece, in_piece, end - (begin + in_piece) * kLine};
   }
   __device__ bool is_there() const {
     return __all_sync(0xffffffffu, ptx::mbarrier_test_wait(barriers.full + at.slot, at.parity));
   }
   __device__ void wait() const { ptx::mbarrier_wait(barriers.full + at.slot, at.parity); }
   // What is there, into registers; its place becomes free.
-  __device__ void read(Unit<F>& to) {
-    const int lane = static_cast<int>(threadIdx.x) % 32, bytes = bytes_of(piece);
+  __device__ void read(Unit<F>& to) { read(to, place(piece)); }
+  __device__ void read(Unit<F>& to, const Place& of) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
     const unsigned char* stage = shared + at.slot * ring.stage_bytes;
     const unsigned char* params = shared + ring.params + at.of_tile() * ring.params_bytes;
-    const int line = piece * (ring.piece / kLine) + in_piece();
     if constexpr (F::kLimbs > 0) {
-      if (bytes > 0) read_codes(to, stage, params, bytes, line);
+      if (of.first()) read_codes(to, stage, params, of);
     } else {
+      // Where there is no second line: zeros meet the line of zeros, integers any.
+      to.line = of.first() ? of.line : -1;
+      to.apart = of.second() ? kMultiplyWarps : F::kIntegers ? 0 : p.lines - 1 - of.line;
 #pragma unroll
       for (int i = 0; i < kUnitLines; ++i) {
-        // Lines beyond the piece are another stage's: nothing of them.
-        const bool in = in_piece() + i < ring.piece / kLine;
-        read_line(to.lines[i], stage, ring, in_piece() + i, in ? bytes - i * kLine : 0, lane);
-        if constexpr (F::kSubs > 0) read_groups(to.lines[i], p, ring, params, lane / 4, line + i);
+        const int apart = i * kMultiplyWarps;
+        read_line(to.lines[i], stage, ring, of.in_piece + apart, of.bytes - apart * kLine, lane);
+        if constexpr (F::kSubs > 0)
+          read_groups(to.lines[i], p, ring, params, lane / 4, of.line + apart);
       }
     }
     ptx::mbarrier_arrive(barriers.empty + at.slot);  // the stage has been read
@@ -325,50 +409,62 @@ struct Consumer {
   }
   // Where x is limbs: four blocks of two rows with their scales.
   __device__ void read_codes(Unit<F>& to, const unsigned char* stage, const unsigned char* params,
-                             int bytes, int line) const {
+                             const Place& of) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, row = lane / 4;
-    const unsigned char* codes = stage + row * kLimbPitch + in_piece() * kLine + lane % 4 * 16;
-    if (p.groups == p.blocks && p.groups % 4 == 0) {  // whole units, scales of one as a word
-      const unsigned char* scales = params + (row * p.groups + line * 2) * 2;
+    const bool whole = p.groups == p.blocks && p.groups % 2 == 0;  // lines, scales of one as a word
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        to.scales[r] = *reinterpret_cast<const uint2*>(scales + r * 16 * p.groups);
+    for (int i = 0; i < kUnitLines; ++i) {
+      const int apart = i * kMultiplyWarps;
+      Line<F>& line = to.lines[i];
+      uint32_t scales[2];
+      if (i > 0 && !of.second()) {
+        scales[0] = scales[1] = 0;
+        line = {};
+      } else if (whole) {
+        const unsigned char* codes =
+            stage + row * kLimbPitch + (of.in_piece + apart) * kLine + lane % 4 * 16;
+        const unsigned char* from = params + (row * p.groups + (of.line + apart) * 2) * 2;
 #pragma unroll
-        for (int b = 0; b < 4; ++b)
-          to.lines[b / 2].codes[b % 2][r] =
-              *reinterpret_cast<const uint4*>(codes + r * 8 * kLimbPitch + b * 64);
+        for (int r = 0; r < 2; ++r) {
+          scales[r] = *reinterpret_cast<const uint32_t*>(from + r * 16 * p.groups);
+#pragma unroll
+          for (int b = 0; b < 2; ++b)
+            line.codes[b][r] = *reinterpret_cast<const uint4*>(codes + r * 8 * kLimbPitch + b * 64);
+        }
+      } else {
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+          scales[r] = read_limb_scales(p, params, row + r * 8, of.line + apart);
+        read_line(line, stage, ring, of.in_piece + apart, of.bytes - apart * kLine, lane);
       }
-      return;
-    }
-    read_limb_scales(to.scales, p, params, row, line);
 #pragma unroll
-    for (int i = 0; i < kUnitLines; ++i)
-      read_line(to.lines[i], stage, ring, in_piece() + i, bytes - i * kLine, lane);
+      for (int r = 0; r < 2; ++r) (i == 0 ? to.scales[r].x : to.scales[r].y) = scales[r];
+    }
   }
   // The token's limbs that the warp's lines of a piece meet; lanes of columns beyond keep theirs.
-  __device__ void read_x(LimbOperands (&to)[kUnitLines * 2], int of_piece) const {
+  __device__ void read_x(LimbOperands (&to)[kUnitLines * 2], const Place& of) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    if (lane / 4 >= F::kLimbs || bytes_of(of_piece) <= 0) return;
-    const int line = of_piece * (ring.piece / kLine) + in_piece();
+    if (lane / 4 >= F::kLimbs || !of.first()) return;
     const unsigned char* x =
-        shared + ring.x + lane / 4 * 64 + lane % 4 * 16 + line * 2 * F::kXBlock;
+        shared + ring.x + lane / 4 * 64 + lane % 4 * 16 + of.line * 2 * F::kXBlock;
 #pragma unroll
     for (int b = 0; b < kUnitLines * 2; ++b) {
-      to[b].low = *reinterpret_cast<const uint4*>(x + b * F::kXBlock);
-      to[b].high = *reinterpret_cast<const uint4*>(x + b * F::kXBlock + F::kXBlock / 2);
+      if (b == 2 && !of.second()) return;  // zeros meet what is there
+      const int at = b / 2 * kMultiplyWarps * 2 + b % 2;
+      to[b].low = *reinterpret_cast<const uint4*>(x + at * F::kXBlock);
+      to[b].high = *reinterpret_cast<const uint4*>(x + at * F::kXBlock + F::kXBlock / 2);
     }
   }
   template <class Between>
-  __device__ void multiply_piece(Sums<F, kUnitLines>& sums, const Unit<F>& unit, int of_piece,
-                                 const Between& between) const {
-    if (bytes_of(of_piece) <= 0) return between();
+  __device__ void multiply_unit(Sums<F, kUnitLines>& sums, const Unit<F>& unit,
+                                const Between& between) const {
+    if (unit.line < 0) return between();
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int line = of_piece * (ring.piece / kLine) + in_piece();
     const int token = min(lane / 4, a.m - 1) * p.token_bytes;  // of mma's column
     const unsigned char* x =
-        shared + ring.x + token + lane % 4 * (F::kWide ? 32 : 16) + line * 2 * F::kXBlock;
+        shared + ring.x + token + lane % 4 * (F::kWide ? 32 : 16) + unit.line * 2 * F::kXBlock;
     const auto* x_sums = reinterpret_cast<const float*>(shared + ring.x_sums);
-    multiply(sums, unit.lines, x, x_sums + x_sum_count<F>(line) + lane % 4 * 2,
+    multiply(sums, unit.lines, x, x_sums + x_sum_count<F>(unit.line) + lane % 4 * 2, unit.apart,
              F::kIntegers && a.x_zero != nullptr, between);
   }
   // The warp's part of a tile.
@@ -376,7 +472,8 @@ struct Consumer {
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
     const unsigned of_tile = tile.of_tile();
     ptx::mbarrier_wait(barriers.parts_empty + of_tile, tile.tile_parity() ^ 1);
-    put_part(a, sums, parts_of<F>(ring, shared, a.m, of_tile) + warp * a.m * kRows, lane / 4);
+    put_part(a, sums, x_scale, parts_of<F>(ring, shared, a.m, of_tile) + warp * a.m * kRows,
+             lane / 4);
     ptx::mbarrier_arrive(barriers.parts_full + of_tile);  // the part is written
     sums = {};
   }
@@ -398,14 +495,15 @@ __device__ void consume_limbs(Consumer<F>& reader, Unit<F>& unit, RingCursor til
     reader.leave(sums, tile);
     ++tile.tile;
   };
-  reader.read_x(x, 0);
+  auto place = reader.place(0);
+  reader.read_x(x, place);
   int piece = 0;
   while (true) {
     const bool early = reader.left > 0 && reader.is_there();
     int32_t products[kUnitLines * 2][4];
     multiply_limbs<F>(products, unit.lines, x);
     add_last();
-    const bool mine = reader.bytes_of(piece) > 0;  // else there are no products
+    const bool mine = place.first();  // else there are no products
 #pragma unroll
     for (int b = 0; b < kUnitLines * 2; ++b)
 #pragma unroll
@@ -414,7 +512,10 @@ __device__ void consume_limbs(Consumer<F>& reader, Unit<F>& unit, RingCursor til
     for (int r = 0; r < 2; ++r) scales[r] = mine ? unit.scales[r] : uint2{};
     ends = ++piece == ring.pieces;
     if (ends) piece = 0;
-    if (--stages > 0 && ring.pieces > 1) reader.read_x(x, piece);
+    if (--stages > 0 && ring.pieces > 1) {
+      place = reader.place(piece);
+      reader.read_x(x, place);
+    }
     if (!early) {
       add_last();
       if (stages == 0) return;
@@ -422,7 +523,7 @@ __device__ void consume_limbs(Consumer<F>& reader, Unit<F>& unit, RingCursor til
       scales[0] = scales[1] = {};
       reader.wait();
     }
-    reader.read(unit);
+    reader.read(unit, place);
   }
 }
 
@@ -439,18 +540,30 @@ __device__ void consume(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, i
     const Ring& ring = reader.ring;
     int piece = 0;
     Sums<F, kUnitLines> sums;
+    const auto ends = [&] {
+      if (++piece < ring.pieces) return;
+      reader.leave(sums, tile);
+      ++tile.tile;
+      piece = 0;
+    };
+    if constexpr (F::kOneStage) {
+      for (int i = 0; i < stages; ++i) {
+        reader.multiply_unit(sums, ahead.unit, [] {});
+        ends();
+        if (reader.left == 0) return;
+        reader.wait();
+        reader.read(ahead.unit);
+      }
+      return;
+    }
     Unit<F> other;
     // The next stage is read in the middle of this one if it is there by then, else after it.
     const auto step = [&](Unit<F>& now, Unit<F>& next) {
       const bool early = reader.left > 0 && reader.is_there();
-      reader.multiply_piece(sums, now, piece, [&] {
+      reader.multiply_unit(sums, now, [&] {
         if (early) reader.read(next);
       });
-      if (++piece == ring.pieces) {
-        reader.leave(sums, tile);
-        ++tile.tile;
-        piece = 0;
-      }
+      ends();
       if (!early && reader.left > 0) {
         reader.wait();
         reader.read(next);
@@ -547,11 +660,11 @@ inline int round_up(int bytes, int to) {
   return (bytes + to - 1) / to * to;
 }
 
-// A plan whose x has whole shares of warps.
+// A plan whose x ends with a line of zeros where such lines are met.
 template <class F>
 Plan ring_plan_of(const GemvArgs& a) {
   Plan p = plan_of<F>(a);
-  p.lines = round_up(p.lines, kUnitLines);
+  if (!F::kIntegers) ++p.lines;
   p.token_bytes = p.lines * 2 * F::kXBlock + F::kXPad;
   return p;
 }

@@ -43,6 +43,8 @@ struct Format {
   static constexpr bool kWide = kSteps == 4 && kLimbs == 0;
   static constexpr int kXPad = kWide ? 16 : 64;
   static constexpr int kAhead = kW == GemvWeight::kS4 ? 1 : 2;  // lines on their way
+  // Decoding and small groups take the registers that a second stage would.
+  static constexpr bool kOneStage = kW == GemvWeight::kS4 && kSubs > 1;
 };
 
 template <class F>
