@@ -2,12 +2,15 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <map>
+#include <memory>
+#include <span>
 
 #include "app/command.h"
 #include "app/load.h"
 #include "app/output.h"
 #include "app/queue.h"
 #include "base/error.h"
+#include "base/list.h"
 #include "bench/latency.h"
 #include "bench/limits.h"
 #include "bench/throughput.h"
@@ -63,18 +66,6 @@ void print_iterations(const LatencyOptions& options,
                     fixed(prefill[i], 1), " tokens/sec)"));
 }
 
-void print_latency(const Model& model, const MeanStd& prefill, const MeanStd& decode,
-                   const Bandwidth& bandwidth) {
-  const MemoryPlan& plan = model.plan();
-  Table table{
-      {"model", "scheme", "size", "decode tokens/s", "+-", "prefill tokens/s", "weights GB/s",
-       "% of read bandwidth"},
-      {{model.options().folder.filename().string(), model.options().scheme,
-        human_bytes(plan.weights_bytes), fixed(decode.mean, 2), fixed(decode.std, 2),
-        fixed(prefill.mean, 1), fixed(bandwidth.weights_gb_s, 2), fixed(bandwidth.percent(), 1)}}};
-  print_text("\n" + markdown(table));
-}
-
 boost::json::object latency_json(const Args& args, const Model& model,
                                  const LatencyOptions& options, const MeanStd& prefill,
                                  const MeanStd& decode, const Bandwidth& bandwidth) {
@@ -103,9 +94,9 @@ boost::json::object latency_json(const Args& args, const Model& model,
   return object;
 }
 
-// For sequences of `length` tokens.
-ModelOptions bench_options(const Args& args, int64_t length) {
-  ModelOptions options = model_options_of(args);
+// For sequences of `length` tokens; of the first scheme.
+ModelOptions bench_options(const Args& args, int64_t length, std::span<const std::string> schemes) {
+  ModelOptions options = model_options_of(args, schemes);
   set_limit_options(args, options);
   const int64_t context = context_of(options, config_of(options));
   if (length > context)
@@ -204,6 +195,134 @@ boost::json::object operations_json(const OperationLog& log, const LatencyOption
   return out;
 }
 
+// -q A,B,...: canonical names.
+std::vector<std::string> latency_schemes(const Args& args) {
+  std::vector<std::string> schemes;
+  for (const std::string_view item : split_list(args.text("quantization"))) {
+    const std::string name = item == "auto" ? "auto" : parse_scheme(item).name;
+    if (std::ranges::find(schemes, name) != schemes.end())
+      throw Error(text("-q names ", name, " twice"), "name each scheme once");
+    schemes.push_back(name);
+  }
+  if (schemes.empty()) throw Error("-q is empty", "name a scheme, or several: int8,int4_int8");
+  return schemes;
+}
+
+// A model that is measured.
+struct Subject {
+  explicit Subject(Model loaded)
+      : model(std::move(loaded)), log(model), engine(engine_model(model)) {}
+  Subject(const Subject&) = delete;
+  Subject& operator=(const Subject&) = delete;
+
+  Model model;
+  OperationLog log;
+  EngineModel engine;
+  std::vector<LatencyIteration> iterations;
+
+  MeanStd prefill(const LatencyOptions& bench) const {
+    return mean_std(prefill_rates(bench, iterations));
+  }
+  MeanStd decode(const LatencyOptions& bench) const {
+    return mean_std(decode_rates(bench, iterations));
+  }
+  Bandwidth bandwidth(const LatencyOptions& bench, const Probe& before, const Probe& after) const {
+    const double steps_per_s = decode(bench).mean / static_cast<double>(bench.batch_size);
+    return {.weights_gb_s = static_cast<double>(weights_read(model)) * steps_per_s / 1e9,
+            .before = before,
+            .after = after};
+  }
+};
+using Subjects = std::vector<std::unique_ptr<Subject>>;
+
+// All are in memory at once: refused before the first is loaded.
+void check_sum(const ModelOptions& options, const std::vector<std::string>& schemes) {
+  int64_t sum = 0;
+  for (const std::string& scheme : schemes) {
+    ModelOptions one = options;
+    one.scheme = scheme;
+    const Model model(one);
+    const MemoryPlan& plan = model.plan();
+    sum += plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes + plan.scratch_bytes +
+           plan.graph_bytes;
+  }
+  const Ops& ops = find_ops(Model(options).options().device);
+  const OpenQueue queue = open_queue(ops, {.scratch_tokens = 1});
+  const int64_t free = ops.memory(queue.get()).free;
+  if (sum > free)
+    throw Error(text("the ", schemes.size(), " models need ", human_bytes(sum), " in all, but ",
+                     human_bytes(free), " are free"),
+                "name fewer schemes, or use --batch-size and lengths that are smaller");
+}
+
+Subjects open_subjects(const Args& args, ModelOptions options,
+                       const std::vector<std::string>& schemes) {
+  if (schemes.size() > 1) check_sum(options, schemes);
+  Subjects out;
+  for (const std::string& scheme : schemes) {
+    options.scheme = scheme;
+    out.push_back(std::make_unique<Subject>(open_model(args, options)));
+  }
+  return out;
+}
+
+void measure(const Args& args, const LatencyOptions& bench, Subjects& subjects) {
+  Progress bar(args, "running");
+  std::vector<LatencySubject> turns;
+  const auto count = std::ssize(subjects);
+  int64_t done = 0;
+  for (const std::unique_ptr<Subject>& s : subjects) {
+    LatencyEvents events;
+    events.progress = [&](int64_t, int64_t total) { bar.update(++done, total * count); };
+    if (args.flag("operations")) {
+      OperationLog& log = s->log;
+      events.begins = [&log](LatencyPhase, bool) { log.begin(); };
+      events.ended = [&log](LatencyPhase phase, bool warmup) {
+        if (!warmup) log.end(phase);
+      };
+    }
+    turns.push_back({s->engine, std::move(events)});
+  }
+  std::vector<std::vector<LatencyIteration>> iterations = measure_by_turns(turns, bench);
+  for (size_t i = 0; i < subjects.size(); ++i) subjects[i]->iterations = std::move(iterations[i]);
+}
+
+void print_latency(const Args& args, const LatencyOptions& bench, const Subjects& subjects,
+                   const Probe& before, const Probe& after) {
+  const Bandwidth first = subjects.front()->bandwidth(bench, before, after);
+  const std::string probes =
+      text(fixed(first.read_gb_s(), 2),
+           " GB/s that reading memory reaches here (before: ", probe_text(before),
+           "; after: ", probe_text(after), ")");
+  if (subjects.size() == 1) {
+    const MeanStd decode = subjects.front()->decode(bench);
+    print_iterations(bench, subjects.front()->iterations);
+    print_line(text("Average tokens/sec: ", fixed(decode.mean, 2), " +- ", fixed(decode.std, 2)));
+    print_line(text("Bandwidth achieved: ", fixed(first.weights_gb_s, 2), " GB/s, ",
+                    fixed(first.percent(), 1), " % of the ", probes));
+  } else {
+    print_line(text("By turns, ", bench.iterations, " iterations each; % of the ", probes));
+  }
+  Table table{{"model", "scheme", "size", "decode tokens/s", "+-", "prefill tokens/s",
+               "weights GB/s", "% of read bandwidth"},
+              {}};
+  for (const std::unique_ptr<Subject>& s : subjects) {
+    const Model& model = s->model;
+    const MeanStd prefill = s->prefill(bench), decode = s->decode(bench);
+    const Bandwidth bandwidth = s->bandwidth(bench, before, after);
+    table.rows.push_back({model.options().folder.filename().string(), model.options().scheme,
+                          human_bytes(model.plan().weights_bytes), fixed(decode.mean, 2),
+                          fixed(decode.std, 2), fixed(prefill.mean, 1),
+                          fixed(bandwidth.weights_gb_s, 2), fixed(bandwidth.percent(), 1)});
+  }
+  print_text("\n" + markdown(table));
+  if (!args.flag("operations")) return;
+  for (const std::unique_ptr<Subject>& s : subjects) {
+    if (subjects.size() > 1) print_line("\n" + s->model.options().scheme + ":");
+    print_operations(s->log, bench, s->iterations);
+  }
+}
+
 void run_latency(const Args& args) {
   const LatencyOptions bench{.batch_size = args.integer("batch-size"),
                              .input_len = args.integer("input-len"),
@@ -211,7 +330,8 @@ void run_latency(const Args& args) {
                              .iterations = args.integer("iterations"),
                              .warmup = args.integer("warmup"),
                              .seed = static_cast<uint64_t>(args.integer("seed"))};
-  ModelOptions options = bench_options(args, bench.input_len + bench.output_len);
+  const std::vector<std::string> schemes = latency_schemes(args);
+  ModelOptions options = bench_options(args, bench.input_len + bench.output_len, schemes);
   if (bench.batch_size > std::min(options.max_num_seqs, options.max_num_batched_tokens))
     throw Error(
         text("--batch-size ", bench.batch_size, " is beyond --max-num-seqs ", options.max_num_seqs,
@@ -221,45 +341,23 @@ void run_latency(const Args& args) {
   options.logits_rows_max = bench.batch_size;
   options.kv_tokens = latency_kv_tokens(bench);
   options.time_operations = args.flag("operations");
-  Model model = open_model(args, options);
-  const Ops& ops = find_ops(model.options().device);
+  Subjects subjects = open_subjects(args, options, schemes);
+  const Ops& ops = find_ops(subjects.front()->model.options().device);
   const OpenQueue queue = open_queue(ops, args);  // for the probes
   const Probe before = probe(ops, queue.get());
-  std::vector<LatencyIteration> iterations;
-  OperationLog log(model);
-  {
-    Progress bar(args, "running");
-    LatencyEvents events;
-    events.progress = [&](int64_t done, int64_t total) { bar.update(done, total); };
-    if (options.time_operations) {
-      events.begins = [&](LatencyPhase, bool) { log.begin(); };
-      events.ended = [&](LatencyPhase phase, bool warmup) {
-        if (!warmup) log.end(phase);
-      };
-    }
-    iterations = measure_latency(engine_model(model), bench, events);
-  }
+  measure(args, bench, subjects);
   const Probe after = probe(ops, queue.get());
-  const MeanStd prefill = mean_std(prefill_rates(bench, iterations)),
-                decode = mean_std(decode_rates(bench, iterations));
-  const double steps_per_s = decode.mean / static_cast<double>(bench.batch_size);
-  const Bandwidth bandwidth{
-      .weights_gb_s = static_cast<double>(weights_read(model)) * steps_per_s / 1e9,
-      .before = before,
-      .after = after};
-  if (args.flag("json")) {
-    boost::json::object object = latency_json(args, model, bench, prefill, decode, bandwidth);
-    if (options.time_operations) object["operations_ms"] = operations_json(log, bench, iterations);
-    return print_json(object);
+  if (!args.flag("json")) return print_latency(args, bench, subjects, before, after);
+  boost::json::array rows;
+  for (const std::unique_ptr<Subject>& s : subjects) {
+    boost::json::object object = latency_json(args, s->model, bench, s->prefill(bench),
+                                              s->decode(bench), s->bandwidth(bench, before, after));
+    if (options.time_operations)
+      object["operations_ms"] = operations_json(s->log, bench, s->iterations);
+    rows.push_back(std::move(object));
   }
-  print_iterations(bench, iterations);
-  print_line(text("Average tokens/sec: ", fixed(decode.mean, 2), " +- ", fixed(decode.std, 2)));
-  print_line(text("Bandwidth achieved: ", fixed(bandwidth.weights_gb_s, 2), " GB/s, ",
-                  fixed(bandwidth.percent(), 1), " % of the ", fixed(bandwidth.read_gb_s(), 2),
-                  " GB/s that reading memory reaches here (before: ", probe_text(before),
-                  "; after: ", probe_text(after), ")"));
-  print_latency(model, prefill, decode, bandwidth);
-  if (options.time_operations) print_operations(log, bench, iterations);
+  if (rows.size() == 1) return print_json(rows.front());
+  print_json(rows);
 }
 
 void run_throughput(const Args& args) {
@@ -267,7 +365,8 @@ void run_throughput(const Args& args) {
                                 .input_len = args.integer("input-len"),
                                 .output_len = args.integer("output-len"),
                                 .seed = static_cast<uint64_t>(args.integer("seed"))};
-  const ModelOptions options = bench_options(args, bench.input_len + bench.output_len);
+  const ModelOptions options =
+      bench_options(args, bench.input_len + bench.output_len, {&args.text("quantization"), 1});
   Model model = open_model(args, options);
   ThroughputResult result;
   {
@@ -301,10 +400,12 @@ const Verb kBenchLatencyVerb = {
         "counted, then mean and standard deviation of decoded tokens a second. Bandwidth counts "
         "the packed weights "
         "that a decode step reads, not the KV cache; the read bandwidth is measured just "
-        "before and after.",
+        "before and after. -q A,B,... loads a model of each scheme and takes turns, an iteration "
+        "of each: one table, and with --json one array.",
     .examples =
         "mantissa bench latency models/wiki-6m -q int8_weight_only\n"
         "mantissa bench latency models/shapes/Llama-3.2-1B --load-format dummy -q ptpc_fp8\n"
+        "mantissa bench latency models/wiki-6m -q bf16,int8,int4_int8 --output-len 64\n"
         "mantissa bench latency models/wiki-6m --batch-size 8 --iterations 10 --json",
     .groups = kModelOptions | kLimitOptions,
     .options = kLatencyOptions,

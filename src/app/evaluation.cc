@@ -7,6 +7,7 @@
 #include "app/load.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "kernels/open_queue.h"
 
 namespace mantissa {
 namespace {
@@ -82,6 +83,7 @@ Reference reference_of(const std::string& text, const std::string& device) {
 
 ModelOptions reference_options(ModelOptions options, const Reference& reference) {
   options.scheme = reference.scheme;
+  if (reference.scheme == "bf16") options.ignore.clear();  // all of it is unquantized
   if (options.device == reference.device) return options;
   options.device = reference.device;
   options.attention_backend = options.decode_layers = options.isa = "auto";
@@ -104,6 +106,10 @@ EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelC
   const std::string& against = args.text("kld-against");
   const Reference reference = reference_of(against, options.device);
   if (!against.empty() && reference.scheme != "auto") (void)parse_scheme(reference.scheme);
+  if (!against.empty() && reference.device != options.device && reference.device != "auto") {
+    // A device that cannot run is said before a model is loaded on the other.
+    (void)open_queue(find_ops(reference.device), {.scratch_tokens = 1});
+  }
   Model model = open_model(args, options);
   std::optional<Model> base;
   if (!against.empty()) {

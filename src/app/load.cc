@@ -57,6 +57,19 @@ void print_report(const LoadReport& report, const Model& model) {
             rate_text(report.bytes_read, seconds), ")", stages_text(report)));
 }
 
+// --ignore names linears that stay unquantized: of a model that is quantized.
+void check_ignore(const ModelOptions& options, std::span<const std::string> schemes) {
+  if (options.ignore.empty()) return;
+  for (const std::string& scheme : schemes) {
+    if (scheme == "auto" ? !config_of(options).quantization_config.empty()
+                         : parse_scheme(scheme).weight.quantized())
+      return;
+  }
+  throw Error(text("--ignore ", options.ignore.front(),
+                   " has no effect: no linear layer would be quantized"),
+              "add -q SCHEME, or leave out --ignore");
+}
+
 }  // namespace
 
 ModelOptions model_options_of(const Args& args) {
@@ -87,6 +100,7 @@ ModelOptions model_options_of(const Args& args, std::span<const std::string> sch
   if (args.given("gpu-memory-utilization")) {
     options.gpu_memory_utilization = args.real("gpu-memory-utilization");
   }
+  check_ignore(options, schemes);
   check_calibration(args, schemes, options.lm_head_scheme);
   return options;
 }

@@ -22,17 +22,25 @@ constexpr Option kOptions[] = {
 };
 // clang-format on
 
+// A standard error needs two tokens.
+std::string error_text(double error, int64_t tokens) {
+  return tokens > 1 ? fixed(error, 4) : "n/a";
+}
+boost::json::value error_json(double error, int64_t tokens) {
+  return tokens > 1 ? boost::json::value(error) : boost::json::value(nullptr);
+}
+
 void print_table(const Args& args, const Model& model, const Scored& scored, int64_t ctx,
                  int64_t windows) {
   const PerplexityResult& result = scored.result;
   Table table{{"scheme", "bits/weight", "perplexity", "+-"},
               {{model.options().scheme, fixed(model.plan().bits_per_weight, 2),
-                fixed(result.perplexity, 4), fixed(result.stderr_ppl, 4)}}};
+                fixed(result.perplexity, 4), error_text(result.stderr_ppl, result.tokens)}}};
   if (scored.divergence) {
     table.header.insert(table.header.end(), {args.text("kld-against"), "difference", "+-"});
     table.rows.front().push_back(fixed(scored.base->perplexity, 4));
     table.rows.front().push_back(fixed(scored.paired->delta, 4));
-    table.rows.front().push_back(fixed(scored.paired->delta_stderr, 4));
+    table.rows.front().push_back(error_text(scored.paired->delta_stderr, result.tokens));
     add_divergence(table, *scored.divergence);
   }
   print_text(markdown(table));
@@ -63,10 +71,11 @@ void run(const Args& args) {
                 mean_relative_rms(linears), ", at most ", linears_worst));
     return;
   }
+  const int64_t tokens = scored.result.tokens;
   boost::json::object object{{"perplexity", scored.result.perplexity},
                              {"nll", scored.result.nll},
-                             {"stderr", scored.result.stderr_ppl},
-                             {"tokens", scored.result.tokens},
+                             {"stderr", error_json(scored.result.stderr_ppl, tokens)},
+                             {"tokens", tokens},
                              {"windows", windows.size()},
                              {"seconds", scored.seconds},
                              {"ctx", ctx}};
@@ -75,8 +84,9 @@ void run(const Args& args) {
     object["base_device"] = models.base->options().device;
     object["base_perplexity"] = scored.base->perplexity;
     object["perplexity_difference"] = scored.paired->delta;
-    object["perplexity_difference_stderr"] = scored.paired->delta_stderr;
+    object["perplexity_difference_stderr"] = error_json(scored.paired->delta_stderr, tokens);
     add_divergence(object, *scored.divergence);
+    object["kld_stderr"] = error_json(scored.divergence->kld_stderr, tokens);
   }
   if (!linears.empty()) {
     object["linears_rms_mean"] = mean_relative_rms(linears);
@@ -96,7 +106,8 @@ const Verb kPerplexityVerb = {
     .details =
         "The text is encoded once, whole, without special tokens. Each window has --ctx "
         "targets and sees BOS and the tokens before each target; every token is scored once. "
-        "+- is the standard error of the perplexity; that of the difference to --kld-against is of "
+        "+- is the standard error of the perplexity (n/a of one token); that of the difference to "
+        "--kld-against is of "
         "the same tokens, so it is smaller. --kld-against bf16@cpu compares devices.",
     .examples =
         "mantissa perplexity models/wiki-6m --file data/wikitext-2-test-4-articles.txt\n"

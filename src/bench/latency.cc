@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -126,35 +127,54 @@ class Batcher {
   int64_t ticket_ = -1;  // of a step whose tokens were not read yet
 };
 
+LatencyIteration run_iteration(const LatencySubject& subject, const LatencyOptions& options,
+                               int64_t iteration) {
+  Batcher batcher(subject.model, options, options.seed + static_cast<uint64_t>(iteration));
+  const LatencyEvents& events = subject.events;
+  const bool warmup = iteration < options.warmup;
+  const auto time_phase = [&](LatencyPhase phase, const std::function<void()>& work) {
+    if (events.begins) events.begins(phase, warmup);
+    const Clock::time_point start = Clock::now();
+    work();
+    const double seconds = seconds_since(start);
+    if (events.ended) events.ended(phase, warmup);
+    return seconds;
+  };
+  LatencyIteration times;
+  times.prefill_seconds = time_phase(LatencyPhase::kPrefill, [&] { batcher.prefill(); });
+  times.decode_seconds = time_phase(LatencyPhase::kDecode, [&] {
+    for (int64_t i = 0; i + 1 < options.output_len; ++i) batcher.decode(i);
+    batcher.wait();
+  });
+  return times;
+}
+
+// Longer than the workers of the model before spin.
+constexpr auto kBetweenTurns = std::chrono::milliseconds(2);
+
 }  // namespace
+
+std::vector<std::vector<LatencyIteration>> measure_by_turns(
+    std::span<const LatencySubject> subjects, const LatencyOptions& options) {
+  for (const LatencySubject& subject : subjects) check_fits(options, subject.model.limits);
+  std::vector<std::vector<LatencyIteration>> out(subjects.size());
+  const int64_t total = options.warmup + options.iterations;
+  for (int64_t iteration = 0; iteration < total; ++iteration) {
+    for (size_t i = 0; i < subjects.size(); ++i) {
+      if (subjects.size() > 1) std::this_thread::sleep_for(kBetweenTurns);
+      const LatencyIteration times = run_iteration(subjects[i], options, iteration);
+      if (iteration >= options.warmup) out[i].push_back(times);
+      if (subjects[i].events.progress) subjects[i].events.progress(iteration + 1, total);
+    }
+  }
+  return out;
+}
 
 std::vector<LatencyIteration> measure_latency(const EngineModel& model,
                                               const LatencyOptions& options,
                                               const LatencyEvents& events) {
-  check_fits(options, model.limits);
-  std::vector<LatencyIteration> out;
-  const int64_t total = options.warmup + options.iterations;
-  for (int64_t iteration = 0; iteration < total; ++iteration) {
-    Batcher batcher(model, options, options.seed + static_cast<uint64_t>(iteration));
-    const bool warmup = iteration < options.warmup;
-    const auto time_phase = [&](LatencyPhase phase, const std::function<void()>& work) {
-      if (events.begins) events.begins(phase, warmup);
-      const Clock::time_point start = Clock::now();
-      work();
-      const double seconds = seconds_since(start);
-      if (events.ended) events.ended(phase, warmup);
-      return seconds;
-    };
-    LatencyIteration times;
-    times.prefill_seconds = time_phase(LatencyPhase::kPrefill, [&] { batcher.prefill(); });
-    times.decode_seconds = time_phase(LatencyPhase::kDecode, [&] {
-      for (int64_t i = 0; i + 1 < options.output_len; ++i) batcher.decode(i);
-      batcher.wait();
-    });
-    if (!warmup) out.push_back(times);
-    if (events.progress) events.progress(iteration + 1, total);
-  }
-  return out;
+  const LatencySubject subject{model, events};
+  return std::move(measure_by_turns({&subject, 1}, options).front());
 }
 
 int64_t latency_kv_tokens(const LatencyOptions& options) {

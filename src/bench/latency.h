@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "engine/engine.h"
@@ -34,6 +35,14 @@ struct LatencyEvents {
 std::vector<LatencyIteration> measure_latency(const EngineModel& model,
                                               const LatencyOptions& options,
                                               const LatencyEvents& events = {});
+
+// Several models by turns, an iteration of each: what changes the machine meanwhile changes all.
+struct LatencySubject {
+  const EngineModel& model;
+  LatencyEvents events;
+};
+std::vector<std::vector<LatencyIteration>> measure_by_turns(
+    std::span<const LatencySubject> subjects, const LatencyOptions& options);
 
 // KV capacity for one such batch.
 int64_t latency_kv_tokens(const LatencyOptions& options);

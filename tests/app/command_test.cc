@@ -137,8 +137,12 @@ constexpr Refusal kRefusals[] = {
     {"perplexity MODEL --file TEXT --max-num-batched-tokens 0", "is \"0\"", "1 to 1048576"},
     {"perplexity MODEL --file TEXT --kld-against bf16@cuda", "no cuda backend", "use bf16@cpu"},
     {"perplexity MODEL --file TEXT --kld-against bf16@x", "--kld-against bf16@x", "bf16@ref"},
-    {"perplexity MODEL --file TEXT --ignore re:.*norm", "no linear layer", "0.self_attn.q_proj"},
-    {"perplexity MODEL --file TEXT --ignore lm_head --lm-head-scheme int8",
+    {"perplexity MODEL --file TEXT -q int8 --ignore re:.*norm", "no linear layer",
+     "0.self_attn.q_proj"},
+    {"perplexity MODEL --file TEXT --ignore re:.*o_proj", "has no effect: no linear", "add -q"},
+    {"generate MODEL --prompt a -q bf16 --ignore re:.*o_proj", "has no effect: no linear",
+     "add -q"},
+    {"perplexity MODEL --file TEXT -q int8 --ignore lm_head --lm-head-scheme int8",
      "--ignore names lm_head", "leave out one"},
     {"perplexity MODEL --file TEXT --calibrate-samples 3", "no effect without --calibrate",
      "add --calibrate"},
@@ -154,6 +158,9 @@ constexpr Refusal kRefusals[] = {
     {"inspect SHAPE", "has neither model.safetensors", "--load-format dummy"},
     {"inspect /dev", "has neither model.safetensors", "name a Hugging Face model folder"},
     {"bench latency MODEL --input-len 500 --output-len 500", "1000 tokens", "at most 512"},
+    {"bench latency MODEL -q int8,int8", "-q names int8 twice", "once"},
+    {"bench latency MODEL -q int8,int99", "int99", "fix:"},
+    {"bench latency MODEL -q ,", "there is no scheme \"\"", "use one of"},
     {"bench latency MODEL --batch-size 999", "--batch-size 999", "smaller batch"},
     {"bench throughput MODEL --input-len 500 --output-len 500", "1000 tokens", "at most 512"},
     {"bench gemm --device ref", "--device ref is not timed", "--device cpu"},
@@ -349,6 +356,35 @@ TEST(Json, BenchLatencyHasTheFieldsThatScriptsRelyOn) {
     EXPECT_GE(document.root().at(name).as_number(), 0) << name;
   for (const char* name : {"scheme", "device", "version", "commit"})
     EXPECT_FALSE(document.root().at(name).as_string().empty()) << name;
+}
+
+TEST(Json, BenchLatencyBySeveralSchemesIsAnArray) {
+  const RunResult result = run_mantissa(
+      {"bench", "latency", demo_model(), "--load-format", "dummy", "-q", "bf16,int8,int4_int8:g32",
+       "--input-len", "4", "--output-len", "4", "--iterations", "2", "--warmup", "0", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::Document document = json::parse(result.out, "bench latency");
+  const char* kSchemes[] = {"bf16", "int8", "int4_int8:g32"};
+  ASSERT_EQ(document.root().size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    const json::Value row = document.root()[i];
+    EXPECT_EQ(row.at("scheme").as_string(), kSchemes[i]);
+    EXPECT_GT(row.at("decode_tok_s").as_number(), 0);
+  }
+}
+
+TEST(Json, PerplexityOfOneTokenHasNoError) {
+  const std::string path = testing::TempDir() + "mantissa_token.txt";
+  std::ofstream(path) << "the";
+  const RunResult result = run_mantissa({"perplexity", demo_model(), "--file", path, "--json", "-q",
+                                         "int8", "--kld-against", "bf16"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::Document document = json::parse(result.out, "perplexity");
+  ASSERT_EQ(document.root().at("tokens").as_int(), 1);
+  for (const char* name : {"stderr", "perplexity_difference_stderr", "kld_stderr"})
+    EXPECT_TRUE(document.root().at(name).is_null()) << name;
+  const RunResult table = run_mantissa({"perplexity", demo_model(), "--file", path});
+  EXPECT_NE(table.out.find("n/a"), std::string::npos) << table.out;
 }
 
 TEST(Json, BenchThroughputCountsEveryToken) {

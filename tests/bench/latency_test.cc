@@ -85,6 +85,26 @@ TEST(Latency, LeavesWarmupOut) {
   EXPECT_EQ(progress, (std::vector<int64_t>{1, 2, 3, 4, 5}));
 }
 
+TEST(Latency, TakesTurns) {
+  FakeModel a(kLimits), b(kLimits);
+  const EngineModel first = a.engine_model(), second = b.engine_model();
+  std::string order;
+  const auto subject = [&](const EngineModel& model, char name) {
+    return LatencySubject{model,
+                          {.progress = [&order, name](int64_t, int64_t) { order += name; },
+                           .begins = {},
+                           .ended = {}}};
+  };
+  const LatencySubject subjects[] = {subject(first, 'a'), subject(second, 'b')};
+  const auto iterations = measure_by_turns(
+      subjects, {.batch_size = 1, .input_len = 2, .output_len = 2, .iterations = 2, .warmup = 1});
+  EXPECT_EQ(order, "ababab");
+  ASSERT_EQ(iterations.size(), 2u);
+  EXPECT_EQ(iterations[0].size(), 2u);
+  EXPECT_EQ(iterations[1].size(), 2u);
+  EXPECT_EQ(a.step_tokens, b.step_tokens);
+}
+
 TEST(Throughput, AnswersEveryRequestInFull) {
   FakeModel fake(kLimits);
   const ThroughputResult result =
