@@ -364,11 +364,11 @@ TEST(Json, BenchLatencyBySeveralSchemesIsAnArray) {
        "--input-len", "4", "--output-len", "4", "--iterations", "2", "--warmup", "0", "--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const json::Document document = json::parse(result.out, "bench latency");
-  const char* kSchemes[] = {"bf16", "int8", "int4_int8:g32"};
+  const char* schemes[] = {"bf16", "int8", "int4_int8:g32"};
   ASSERT_EQ(document.root().size(), 3u);
   for (size_t i = 0; i < 3; ++i) {
     const json::Value row = document.root()[i];
-    EXPECT_EQ(row.at("scheme").as_string(), kSchemes[i]);
+    EXPECT_EQ(row.at("scheme").as_string(), schemes[i]);
     EXPECT_GT(row.at("decode_tok_s").as_number(), 0);
   }
 }
