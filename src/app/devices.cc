@@ -80,6 +80,8 @@ void run(const Args& args) {
                               {"kept_in", kept ? boost::json::value(file) : boost::json::value()},
                               {"fork_join_us", times.fork_join_us},
                               {"fork_join_slept_us", times.fork_join_slept_us},
+                              {"fork_join_woken_us", times.fork_join_woken_us},
+                              {"wake_us", times.wake_us},
                               {"core_round_trip_ns", times.round_trip_ns},
                               {"version", std::string(version())},
                               {"commit", std::string(commit())}});
@@ -98,7 +100,8 @@ void run(const Args& args) {
                {"int8 dot products, measured", rate_text(peaks.int8_gops, "GOP/s")},
                {"fork and join of the threads",
                 text(fixed(times.fork_join_us, 2), " us, ", fixed(times.fork_join_slept_us, 2),
-                     " us after they slept")},
+                     " us after they slept, ", fixed(times.fork_join_woken_us, 2),
+                     " us where a request woke them (", fixed(times.wake_us, 2), " us) before")},
                {"a cache line from core to core and back",
                 times.round_trip_ns > 0 ? text(fixed(times.round_trip_ns, 0), " ns") : "one core"},
                {"kept for benchmarks in", kept ? file : "nowhere"}}};

@@ -90,6 +90,12 @@ ThreadPool::~ThreadPool() {
   stop_workers();
 }
 
+void ThreadPool::wake() {
+  if (threads_ < 2) return;
+  epoch_.fetch_add(1, std::memory_order_release);  // whoever wakes finds the gate closed
+  epoch_.notify_all();
+}
+
 void ThreadPool::stop_workers() {
   stop_.store(true, std::memory_order_relaxed);
   epoch_.fetch_add(1, std::memory_order_release);  // publishes stop_

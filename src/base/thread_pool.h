@@ -26,6 +26,10 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
+  // Threads that sleep begin to spin, as after a loop, and sleep again if none comes: called when
+  // work is known to come, so that waking them is no part of its first loop. From any thread.
+  void wake();
+
   // body(int worker, int64_t begin, int64_t end) over [0, n) in chunks of `grain`, taken one by one
   // by whoever is free; worker is in [0, threads()) and unique among bodies that run at once. The
   // first exception of a body is rethrown here, and no further chunk is started. One caller at a

@@ -131,7 +131,13 @@ ThreadTimes measure_threads(int threads) {
   ThreadPool pool(threads);
   const auto loop = [&] { pool.parallel_for(threads, 1, [](int, int64_t, int64_t) {}); };
   ThreadTimes out;
-  std::vector<double> awake, slept;
+  // The caller stays awake: what it costs to have slept itself is not the pool's.
+  const auto work_for = [](std::chrono::microseconds time) {
+    const auto start = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - start < time) continue;
+  };
+  constexpr std::chrono::microseconds kUntilAsleep{2000}, kUntilFirstLoop{50};
+  std::vector<double> awake, slept, woken, wake;
   for (int i = 0; i < 5 * kRuns; ++i) {
     awake.push_back(seconds_of([&] {
                       for (int j = 0; j < kBatch; ++j) loop();
@@ -139,10 +145,12 @@ ThreadTimes measure_threads(int threads) {
                     kBatch);
   }
   for (int i = 0; i < kSleeps; ++i) {
-    // The caller stays awake: what it costs to have slept itself is not the pool's.
-    const auto start = std::chrono::steady_clock::now();
-    while (std::chrono::steady_clock::now() - start < std::chrono::milliseconds(2)) continue;
+    work_for(kUntilAsleep);
     slept.push_back(seconds_of(loop));
+    work_for(kUntilAsleep);
+    wake.push_back(seconds_of([&] { pool.wake(); }));
+    work_for(kUntilFirstLoop);
+    woken.push_back(seconds_of(loop));
   }
   const auto median = [](std::vector<double>& values) {
     std::sort(values.begin(), values.end());
@@ -150,6 +158,8 @@ ThreadTimes measure_threads(int threads) {
   };
   out.fork_join_us = 1e6 * median(awake);
   out.fork_join_slept_us = 1e6 * median(slept);
+  out.fork_join_woken_us = 1e6 * median(woken);
+  out.wake_us = 1e6 * median(wake);
   out.round_trip_ns = measure_round_trip_ns();
   return out;
 }

@@ -45,6 +45,8 @@ double measure_read_gb_s(const PeakLoops& loops, int threads);
 struct ThreadTimes {
   double fork_join_us = 0;        // an empty loop of a pool whose threads are awake
   double fork_join_slept_us = 0;  // after 2 ms of other work of the caller
+  double fork_join_woken_us = 0;  // the same, but wake() was called 50 us before: a request came
+  double wake_us = 0;             // of that call
   double round_trip_ns = 0;       // of a cache line between two cores; 0: there is one core
 };
 ThreadTimes measure_threads(int threads);

@@ -42,7 +42,8 @@ EngineModel engine_model(Model& model) {
           .logits = [&model](std::span<const int32_t> rows) { return model.logits(rows); },
           .launch = [&model](const Model::StepRequest& r) { return model.launch(r); },
           .wait = [&model](int64_t ticket) { return model.wait(ticket); },
-          .runs_ahead = model.runs_ahead()};
+          .runs_ahead = model.runs_ahead(),
+          .wake = [&model] { model.wake(); }};
 }
 
 EngineText engine_text(const Tokenizer& tokenizer) {

@@ -152,6 +152,7 @@ SequenceId Engine::State::submit(const Request& request) {
              .stop_token_ids = params.stop_token_ids,
              .stop_strings = std::move(stop_strings),
              .stream = std::move(stream)};
+  if (sequences.empty() && model.wake) model.wake();
   sequences.push_back(std::move(s));
   return next_id++;
 }

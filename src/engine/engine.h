@@ -41,6 +41,7 @@ struct EngineModel {
   std::function<int64_t(const Model::StepRequest&)> launch;
   std::function<Model::StepResult(int64_t ticket)> wait;
   bool runs_ahead = false;
+  std::function<void()> wake = {};  // a step will follow soon; may be empty
 };
 EngineModel engine_model(Model& model);  // which must be loaded, and outlive the result
 

@@ -95,6 +95,8 @@ struct Ops {
   void (*close)(Queue*);
   std::string (*describe)(Queue*);  // "cpu avx512 (AMD EPYC), 2 threads"
   std::vector<KernelInfo> (*kernels)(Queue*);
+  // Operations will follow soon: threads that sleep are woken. From any thread; nullptr: no need.
+  void (*wake)(Queue*) = nullptr;
 
   // ---- memory of the device
   // Whether it is the host's: then device pointers may be read and written directly.

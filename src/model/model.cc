@@ -511,6 +511,10 @@ bool Model::runs_ahead() const {
   return !state_->ops->host_memory;
 }
 
+void Model::wake() {
+  if (state_->ops->wake != nullptr) state_->ops->wake(state_->queue.get());
+}
+
 int64_t Model::launch(const StepRequest& request) {
   check(state_->weights.bytes() > 0, "load() before launch()");
   return state_->steps->launch(request);

@@ -138,6 +138,8 @@ class Model {
     std::vector<std::vector<int32_t>> block_tables;    // [S] pages of each sequence, in order
   };
   void forward(const Step& step);
+  // A step will follow soon (Ops::wake).
+  void wake();
   // Float32 logits [R, V] of these token rows of the last forward pass; valid until the next call.
   Matrix<const float> logits(std::span<const int32_t> rows);
 

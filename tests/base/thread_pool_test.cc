@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <numeric>
 #include <stdexcept>
 #include <thread>
@@ -164,6 +165,30 @@ TEST(ThreadPool, SleepingWorkersAreWoken) {
     pool.parallel_for(300, 1, [&](int, int64_t begin, int64_t) { sum += begin; });
     ASSERT_EQ(sum.load(), 300 * 299 / 2);
   }
+}
+
+double process_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+TEST(ThreadPool, WokenWorkersWorkAndSleepAgain) {
+  ThreadPool pool(3);
+  std::thread other([&] {
+    for (int i = 0; i < 200; ++i) pool.wake();  // beside loops too
+  });
+  for (int round = 0; round < 200; ++round) {
+    std::atomic<int64_t> sum{0};
+    pool.parallel_for(300, 1, [&](int, int64_t begin, int64_t) { sum += begin; });
+    ASSERT_EQ(sum.load(), 300 * 299 / 2);
+  }
+  other.join();
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  const double before = process_seconds();
+  pool.wake();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_LT(process_seconds() - before, 0.05);  // two workers spin for 1 ms each
 }
 
 TEST(ThreadPool, RefusesImpossibleCounts) {

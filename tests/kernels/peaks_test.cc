@@ -46,7 +46,7 @@ TEST_F(PeaksTest, AreMeasuredOnceAndThenRead) {
 
 TEST(ThreadTimes, ArePlausible) {
   const ThreadTimes times = measure_threads(2);
-  for (const double us : {times.fork_join_us, times.fork_join_slept_us}) {
+  for (const double us : {times.fork_join_us, times.fork_join_slept_us, times.fork_join_woken_us}) {
     EXPECT_GT(us, 0.01);
     EXPECT_LT(us, 1e6);
   }

@@ -24,6 +24,17 @@ constexpr int kRowsMost = kBlockRowsMost;
 #endif
 // So many sums are enough for the chains of additions to overlap; else two strips make them.
 constexpr int kSumsEnough = 10;
+// Weights whose decoding is hidden behind dot products; bf16 is multiplied as it stands, the others
+// have masks of bytes, or more tables than registers.
+template <class Weight>
+constexpr bool kInBlocks = false;
+template <>
+constexpr bool kInBlocks<CodeInt8> = true;
+template <int kBits, bool kHalf>
+constexpr bool kInBlocks<CodeBytes<kBits, kHalf>> = true;
+template <int kBits, bool kZeros>
+constexpr bool kInBlocks<CodeWords<kBits, kZeros>> = true;
+constexpr int64_t kGroupLeast = 64, kShortGroupRows = 32;
 constexpr int64_t kBlockPanelInputs = 512;  // x of a block: 16 KiB, in the first-level cache
 
 // A block of x times K blocks [begin, end) of a tile, whole groups.
@@ -106,14 +117,21 @@ __attribute__((noinline)) static void run_block(const BlockRun& run, const Weigh
         continue;
       }
     }
-    unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
-      const F factor = scaled ? g.factor(a, run.t, group, strip + s(), s()) : set1(1);
-      unrolled<kRows>([&](auto r) MANTISSA_INLINE {
-        float* to = sums + r() * kTile + s() * kStrip;
-        const int64_t m = run.m + least(r(), run.rows - 1);
-        store(to, scaled ? fma(scale_x(a, m, group, part[r()][s()]), factor, load(to))
-                         : part[r()][s()]);
+    if (a.x_group_scales != nullptr) {
+      each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+        if (r() < run.rows) part[r()][s()] = scale_x(a, run.m + r(), group, part[r()][s()]);
       });
+    }
+    unrolled<kStrips>([&](auto s) MANTISSA_INLINE {
+      float* to = sums + s() * kStrip;
+      if (scaled) {
+        const F factor = g.factor(a, run.t, group, strip + s(), s());
+        unrolled<kRows>([&](auto r) MANTISSA_INLINE {
+          store(to + r() * kTile, fma(part[r()][s()], factor, load(to + r() * kTile)));
+        });
+      } else {
+        unrolled<kRows>([&](auto r) MANTISSA_INLINE { store(to + r() * kTile, part[r()][s()]); });
+      }
     });
   }
 }
@@ -177,7 +195,7 @@ MANTISSA_SIMD void with_block_weight(const LinearArgs& a, const Call& call) {
     using Weight = std::remove_cvref_t<decltype(weight)>;
     if constexpr (std::is_same_v<Weight, CodeInt8>) {
       call(CodeInt8Above(a));
-    } else if constexpr (!std::is_same_v<Weight, WeightBf16>) {
+    } else if constexpr (kInBlocks<Weight>) {
       call(weight);
     }
   });
@@ -193,10 +211,13 @@ static void run_blocks(const LinearArgs& a, const LinearRange& range, std::byte*
   });
 }
 
-// None where there is a better kernel: bf16 weights are panels as they stand, and few rows are
-// multiplied by what reads weights in one sequence (linear_bf16.inc).
+// None where there is a better kernel (linear_bf16.inc): few rows are multiplied by what reads
+// weights in one sequence; sums of short groups are added in registers there, so that blocks win
+// only where a panel's decoding is shared by few rows.
 static RowBlocks row_blocks(const LinearArgs& a, int64_t rows) {
   RowBlocks out;
+  const bool short_groups = a.group_blocks > 0 && a.group_blocks * a.inputs < kGroupLeast;
+  if (short_groups && (a.bits <= 4 || rows > kShortGroupRows)) return out;
   with_block_weight(a, [&](const auto& weight) MANTISSA_INLINE {
     using Weight = std::remove_cvref_t<decltype(weight)>;
     if (rows <= kRowsDirect<Weight>) return;

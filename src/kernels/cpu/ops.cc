@@ -104,6 +104,10 @@ std::vector<OperationTime> operation_times(Queue* queue) {
   return cpu_queue(queue).times.rows();
 }
 
+void wake(Queue* queue) {
+  cpu_queue(queue).pool.wake();
+}
+
 int64_t scratch_bytes(const PassLimits& limits, Queue* queue) {
   int64_t bytes = cpu_queue(queue).pool.threads() * sampler_scratch_bytes(limits.vocab);
   for (auto* part : {linear_scratch_bytes, rows_scratch_bytes, attention_scratch_bytes})
@@ -120,6 +124,7 @@ const Ops kCpuOps{
     .close = cpu::close,
     .describe = cpu::describe,
     .kernels = cpu::kernels,
+    .wake = cpu::wake,
     .memory = host_memory_info,
     .scratch_bytes = cpu::scratch_bytes,
     .allocate = allocate_host,
