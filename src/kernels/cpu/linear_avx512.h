@@ -55,6 +55,21 @@ MANTISSA_SIMD I broadcast(const void* x) {
   return _mm512_set1_epi32(dword);
 }
 
+// LoadedBlock (linear_common.inc) whose lines are loaded once, into a register for each part:
+// hardware prefetchers lose the sequence where a line is read several times.
+struct HeldBlock {
+  Lines lines;
+  I held[3];
+  template <int kPart, int kLine, bool kFirst>
+  MANTISSA_INLINE I line() {
+    if constexpr (kFirst) {
+      held[kPart] = _mm512_loadu_si512(lines[kLine]);
+      pin(held[kPart]);
+    }
+    return held[kPart];
+  }
+};
+
 template <class Block>
 static void for_row_blocks(int64_t rows, const Block& block) {
   for_row_blocks<kGemmRows>(rows, block);

@@ -215,9 +215,13 @@ static void packed_groups(const IntTile& tile, int64_t strip, float* totals) {
     });
     for (const int64_t stop = least(step + tile.group_steps, tile.steps); step < stop;
          ++step, w += jump, x += block_inputs(kBits)) {
+      HeldBlock blocks[kStrips];
       each<kVectors, kStrips>([&](auto v, auto s) MANTISSA_INLINE {
-        const Lines block{w + s() * kVectorBytes, stride};
-        if constexpr (v() < block_lines(kBits)) __builtin_prefetch(block[v()] + kUnpackAhead);
+        HeldBlock& block = blocks[s()];
+        block.lines = {w + s() * kVectorBytes, stride};
+        // Wider codes are read fast enough for the hardware's prefetcher, and better without.
+        if constexpr (kBits <= 3 && v() < block_lines(kBits))
+          fetch_here(block.lines[v()] + kUnpackAhead);
         const I codes = unpacked_vector<kBits, v()>(block);
         unrolled<kRows>([&](auto r) MANTISSA_INLINE {
           dot_int8_at(sums[r()][s()], codes, x + r() * x_stride + v() * kVectorInputs);
