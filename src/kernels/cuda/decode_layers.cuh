@@ -22,6 +22,10 @@
 namespace mantissa::cuda {
 namespace {
 
+// Stages of a linear that keep their places until its row has been seen: what would be copied there
+// would delay the row's words by what is on its way in all of the memory's queues.
+constexpr int kKeeps = 2;
+constexpr int kFarLooks = 3;  // by a lane a warp, for the row of attention
 constexpr int kInFlight = 2;  // stages: two cover the memory's latency at its full rate
 
 // ---- the warp that loads
@@ -132,48 +136,71 @@ __device__ void finish_all(const Block<F>& b) {
 
 // ---- the warps that multiply: everything in order
 
+// The row that a linear reads -> operands; kUnits: of a thread, at most.
+struct RowSource {
+  const void* x;
+  const float *gain, *x_scale;  // null: no norm; no static scale
+  bool awaited;
+};
+template <int kUnits, class F>
+__device__ void stage_row(const Block<F>& b, int layer, int role, const RowSource& from,
+                          Consumer<F>& reader, Ahead<F>& ahead, Kept& kept, Fold& fold) {
+  HeldRow<kUnits> row(b.d.roles[role].k);
+  HeldGains gains{};
+  if (from.gain != nullptr) gains.load(row, from.gain);
+  load_row_units(row, from.x, from.awaited, role == kDecodeOut ? kFarLooks : 0, [&] {
+    if (F::kLimbs > 0) reader.look_ahead(ahead);
+  });
+  kept.release(reader.ring, b.barriers);
+  if (from.gain != nullptr) norm_units(row, gains, from.gain, b.d.eps, fold);
+  if constexpr (F::kLimbs > 0) {
+    reader.x_scale.x = stage_row_limbs(b, row, role);
+  } else {
+    stage_units(b, row, role, from.x_scale, fold);
+  }
+}
+
 template <class F, class A>
 __device__ void multiply_all(const Block<F>& b) {
   const DecodeCommon& d = b.d;
   RingCursor at;
   Fold fold{reinterpret_cast<float*>(b.shared + b.plan.fold), 0};
   Ahead<F> ahead;
+  Kept kept{0, 0};
   // One copy of the code for all roles: with four of them it did not stay in the caches.
 #pragma unroll 1
   for (int layer = 0; layer < d.layer_count; ++layer) {
 #pragma unroll 1
     for (int role = 0; role < kDecodeLinears; ++role) {
       const Share share = b.share(role);
+      const LayerArgs& l = b.layer(layer);
       if (share.count > 0) {
-        const LayerArgs& l = b.layer(layer);
         const float* gain = role == kDecodeQkv      ? l.attention_gain
                             : role == kDecodeGateUp ? l.mlp_gain
                                                     : nullptr;
         const bool first = layer == 0 && role == kDecodeQkv;
-        const int cols = d.roles[role].k;
         const GemvArgs a = b.args(layer, role);
         const Plan plan = b.plan.roles[role].plan;
         const Ring ring = b.ring(role);
         const RingCursor tile = at;
         const int stages = share.count * ring.pieces;
         Consumer<F> reader{a, plan, ring, b.shared, b.barriers, at, stages};
+        reader.keeps = b.plan.keeps;
         ahead.held = false;
-        HeldRow row;
-        HeldGains gains{};
-        if (gain != nullptr) load_gains(gains, gain, cols);
-        load_row_units(row, first ? static_cast<void*>(d.x) : b.input(layer, role), cols, !first,
-                       role == kDecodeOut, [&] {
-                         if (F::kLimbs > 0) reader.look_ahead(ahead);
-                       });
-        if (gain != nullptr) norm_units(row, gains, gain, cols, d.eps, fold);
-        if constexpr (F::kLimbs > 0) {
-          reader.x_scale.x = stage_row_limbs(b, row, role);
+        const RowSource source{first ? static_cast<const void*>(d.x) : b.input(layer, role), gain,
+                               l.linears[role].x_scale, !first};
+        constexpr bool kFew = F::kSubs == 0 || F::kLimbs > 0;  // others lack registers for both
+        if (kFew && d.roles[role].k <= kUnitsFew * kMultiplyThreads * kUnitCols) {
+          stage_row<kUnitsFew>(b, layer, role, source, reader, ahead, kept, fold);
         } else {
-          stage_units(b, row, role, l.linears[role].x_scale, fold);
+          stage_row<kUnitsMax>(b, layer, role, source, reader, ahead, kept, fold);
         }
         consume(reader, ahead, tile, stages);
+        kept = {at.slot, min(reader.keeps, stages)};
+      } else {
+        kept.release(b.plan.ring, b.barriers);
       }
-      if (role == kDecodeQkv) attend<A>(b, layer, at);
+      if (role == kDecodeQkv) attend<A>(b, layer, at, kept);
     }
   }
 }
@@ -217,6 +244,9 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     if (thread == 0) {
       known->slot = __ldg(d.slots);
       known->context = __ldg(d.attention.context_len);
+      known->window = d.layers[0].window;
+      known->pages = pages_of(known->common, known->window, known->context);
+      known->zero = 0;
     }
     const auto position = static_cast<float>(__ldg(d.positions));
     for (int i = thread; i < d.rope_half; i += kMultiplyThreads) {
@@ -256,11 +286,17 @@ DecodePlan plan_all(const DecodeArgs& d) {
   const int merge_bytes = kMultiplyWarps * group * (dim + 4 + 2) * 4;
   needs.x_bytes = round_up(std::max(needs.x_bytes, query_bytes + merge_bytes), 128);
   const int turn_bytes = round_up(d.rope_half * 8, 16);
-  const int fold_bytes = 2 * kUnitsMax * kMultiplyWarps * 4;
+  const int fold_bytes = 2 * kFoldParts * 4;
   constexpr int kKnownBytes = (sizeof(Known) + 15) / 16 * 16;
   const int own = turn_bytes + fold_bytes + kKnownBytes + 32;
   lay_out<F>(p.ring, needs, kPieceMax, kRingSharedMax - own);
   p.ring.in_flight = std::min(p.ring.stages, kInFlight);
+  p.one_window = std::all_of(d.layers, d.layers + d.layer_count, [&](const LayerArgs& layer) {
+    return layer.window == d.layers[0].window;
+  });
+  // Of 16 bits, loads take so much longer than rows that they had better go on: 103.5 us a layer
+  // instead of 102.7 (int4 34.9 instead of 38.3, fp8_weight_only 59.2 instead of 60.4).
+  p.keeps = F::kWeight == GemvWeight::kRun ? 0 : std::min(p.ring.stages, kKeeps);
   // Where rows are exchanged as codes of 8 bits, bursts delay them: int8 64.5 us a layer instead of
   // 60.1, ptpc_fp8 72.5 instead of 69.6; fp8_weight_only gains 2.5, int4 1.
   if (F::kWeight != GemvWeight::kS4 && d.input != GemvInput::kRun) p.ring.apart = true;

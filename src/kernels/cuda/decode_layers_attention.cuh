@@ -16,11 +16,6 @@ constexpr int kGroupMax = 8;     // query heads of a KV head
 
 // ---- attention: which block has which pages
 
-struct Pages {
-  int head, first, count;  // of the sequence's table; count 0: none
-  int split, splits;
-  int context, begin;  // begin: the first page that the window reaches
-};
 __device__ Pages pages_of(const DecodeCommon& d, int window, int context) {
   const int heads = d.cache.kv_heads;
   Pages p{};
@@ -67,6 +62,7 @@ struct AttentionWork {
   const DecodePlan& plan;
   unsigned char *shared, *cache;
   const Pages& p;
+  int thread;
 
   __device__ int group() const { return d.attention.heads / d.cache.kv_heads; }
   __device__ __nv_bfloat16* query() const {
@@ -79,7 +75,7 @@ struct AttentionWork {
   // `row`: the layer's q, k, v, of which a thread waits for what it rotates.
   __device__ void stage_heads(const uint32_t* row) const {
     constexpr int kHeadUnits = A::kDim / kUnitCols, kPairs = kHeadUnits / 2;
-    const int i = static_cast<int>(threadIdx.x), of = i / kPairs, pair = i % kPairs;
+    const int i = thread, of = i / kPairs, pair = i % kPairs;
     ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // nobody reads x any more
     if (of < group() + 2) {
       const int head = of < group()    ? p.head * group() + of
@@ -155,7 +151,7 @@ __device__ void merge_heads(const AttentionWork<A>& w, int layer, int warps, int
   const float* tops = sums + kMultiplyWarps * rows * A::kMergeStride;
   ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // every warp's results are there
   const auto slot = [&](int split) { return (w.p.head * w.p.splits + split) * kDecodeRows; };
-  for (int i = threadIdx.x; i < rows * (A::kDim / 4); i += kMultiplyThreads) {
+  for (int i = w.thread; i < rows * (A::kDim / 4); i += kMultiplyThreads) {
     const int row = i / (A::kDim / 4), col = i % (A::kDim / 4) * 4;
     const Merged m = merge_parts(
         warps,
@@ -175,14 +171,14 @@ __device__ void merge_heads(const AttentionWork<A>& w, int layer, int warps, int
   if (w.p.splits == 1) return;
   __threadfence();
   ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // the block's part is written
-  if (threadIdx.x == 0) {
+  if (w.thread == 0) {
     *last = atomicAdd(d.part_arrivals + w.p.head, 1) == w.p.splits - 1;
     if (*last) d.part_arrivals[w.p.head] = 0;
     __threadfence();
   }
   ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // *last is known
   if (!*last) return;
-  for (int i = threadIdx.x; i < rows * (A::kDim / 4); i += kMultiplyThreads) {
+  for (int i = w.thread; i < rows * (A::kDim / 4); i += kMultiplyThreads) {
     const int row = i / (A::kDim / 4), col = i % (A::kDim / 4) * 4;
     const Merged m = merge_parts(
         w.p.splits,
@@ -197,14 +193,35 @@ __device__ void merge_heads(const AttentionWork<A>& w, int layer, int warps, int
   }
 }
 
+// Waits for a word of every tile of a row that the block does not need. Only where it stores words
+// of a later row of the layer, so that these are not cleared meanwhile (row_exchange.cuh).
+__device__ void see_row(const uint32_t* row, int tiles, int thread) {
+  const auto* first = reinterpret_cast<const uint4*>(row);
+  constexpr int kTileUnits = kRows / kUnitCols;
+  for (int tile = thread; tile < tiles; tile += kMultiplyThreads) {
+    while (!is_there(ptx::load_relaxed(first + tile * kTileUnits))) {
+    }
+  }
+  __syncwarp();  // all of its words
+}
+
 template <class A, class F>
-__device__ void attend(const Block<F>& b, int layer, RingCursor& at) {
+__device__ void attend(const Block<F>& b, int layer, RingCursor& at, Kept& kept) {
   const DecodeCommon& d = b.d;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const Pages p = pages_of(d, b.layer(layer).window, b.known.context);
-  if (p.count == 0) return;
-  const AttentionWork<A> work{d, b.plan, b.shared, b.layer(layer).pages, p};
-  work.stage_heads(d.rows.row(layer, kDecodeQkv));
+  const int thread = static_cast<int>(threadIdx.x) + b.known.zero, warp = thread / 32;
+  const int lane = thread % 32;
+  // A layer's parameters come late.
+  const int window = b.plan.one_window ? b.known.window : b.layer(layer).window;
+  const Pages p = b.plan.one_window ? b.known.pages : pages_of(d, window, b.known.context);
+  const uint32_t* row = d.rows.row(layer, kDecodeQkv);
+  if (p.count == 0) {
+    if (kept.count > 0 && b.share(kDecodeOut).count > 0)
+      see_row(row, d.roles[kDecodeQkv].n / kRows, thread);
+    return kept.release(b.plan.ring, b.barriers);
+  }
+  const AttentionWork<A> work{d, b.plan, b.shared, b.layer(layer).pages, p, thread};
+  work.stage_heads(row);
+  kept.release(b.plan.ring, b.barriers);
   PageCursor cursor{0, 0, 0, {1, p.context, p.begin, 0}};
   DecodeParams<__nv_bfloat16> params{.out = nullptr,  // merge_heads stores
                                      .out_stride = 0,
@@ -213,7 +230,7 @@ __device__ void attend(const Block<F>& b, int layer, RingCursor& at) {
                                      .a = d.attention,
                                      .c = d.cache,
                                      .state = {}};
-  params.a.window = b.layer(layer).window;
+  params.a.window = window;
   DecodeState<A> st;
   load_query(st, params, cursor, lane);
   const int each = pages_a_stage(d, b.plan.ring), new_page = (p.context - 1) / kKeys;

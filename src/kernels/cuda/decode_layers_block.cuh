@@ -9,6 +9,7 @@ namespace mantissa::cuda {
 namespace {
 
 constexpr int kUnitsMax = 8;  // of 8 columns, of a thread: rows of up to 16384
+constexpr int kUnitsFew = 2;  // rows of up to 4096 have code of their own
 constexpr int kRowMax = kUnitsMax * kMultiplyThreads * kUnitCols;
 constexpr uint32_t kMultiplyBarrier = 1;
 // Registers are dealt out to groups of four warps: the two that multiply take those of the third.
@@ -30,6 +31,15 @@ struct DecodePlan {
   Ring ring;
   RolePlan roles[kDecodeLinears];
   int query, merge, turn, fold, known, x_scale;  // bytes: where these lie in shared memory
+  bool one_window;                               // of all layers
+  int keeps;  // stages of a linear that stay taken until its row has been seen
+};
+
+// A block's pages in attention, of the sequence's table.
+struct Pages {
+  int head, first, count;  // of the sequence's table; count 0: none
+  int split, splits;
+  int context, begin;  // begin: the first page that the window reaches
 };
 
 // What a block knows of the launch: in shared memory, because parameters, which lie in constant
@@ -39,7 +49,11 @@ struct Known {
   DecodeCommon common;
   DecodePlan plan;
   Share shares[kDecodeLinears];
-  int slot, context;
+  int slot, context, window;  // window: of the first layer
+  Pages pages;                // there
+  // 0, which the compiler does not know: what is worked out from a sum with it stays where it is,
+  // instead of filling registers ahead of a loop.
+  int zero;
 };
 
 template <class F>

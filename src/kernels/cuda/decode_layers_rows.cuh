@@ -10,38 +10,52 @@ namespace mantissa::cuda {
 namespace {
 
 // A thread's units of a row; 0 beyond it.
+template <int kUnitsOf>
 struct HeldRow {
-  uint4 v[kUnitsMax];
+  static constexpr int kUnits = kUnitsOf;
+  uint4 v[kUnits];
+  int cols;
+
+  __device__ explicit HeldRow(int cols) : cols(cols) {}
+  // The first column of a unit.
+  __device__ static int col(int u) {
+    return (u * kMultiplyThreads + static_cast<int>(threadIdx.x)) * kUnitCols;
+  }
+  // visit(unit, u) may change a thread's unit; for units of `up_to` columns.
+  template <class Visit>
+  __device__ void for_each(int up_to, const Visit& visit) {
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      if (kUnits > kUnitsFew && u * kMultiplyThreads * kUnitCols >= up_to) break;
+      visit(v[u], u);
+    }
+  }
 };
-__device__ int unit_col(int u) {
-  return (u * kMultiplyThreads + static_cast<int>(threadIdx.x)) * kUnitCols;
-}
-// `awaited`: other blocks make it now (row_exchange.cuh). far: they begin only after a while; until
-// then a lane of each warp looks for it alone, and leaves the memory to others. between(): what a
+// `awaited`: other blocks make it now (row_exchange.cuh). far: they begin only after a while; so
+// often a lane of each warp looks for it alone, and leaves the memory to others. between(): what a
 // warp does while words come.
-template <class Between>
-__device__ void load_row_units(HeldRow& row, const void* x, int cols, bool awaited, bool far,
+template <class Row, class Between>
+__device__ void load_row_units(Row& row, const void* x, bool awaited, int far,
                                const Between& between) {
   const auto* units = static_cast<const uint4*>(x);
-  const auto at = [&](int u) { return units + unit_col(u) / kUnitCols; };
   const bool first = threadIdx.x % 32 == 0;
 #pragma unroll
-  for (int u = 0; u < kUnitsMax; ++u) {
-    const uint32_t word = unit_col(u) < cols ? kNotThere : 0;
+  for (int u = 0; u < Row::kUnits; ++u) {
+    const uint32_t word = row.col(u) < row.cols ? kNotThere : 0;
     row.v[u] = make_uint4(word, word, word, word);
   }
   bool missing;
   do {
-    if (!far || first) {
+    if (far == 0 || first) {
 #pragma unroll
-      for (int u = 0; u < kUnitsMax; ++u)
-        if (!is_there(row.v[u])) row.v[u] = ptx::load_relaxed(at(u));
+      for (int u = 0; u < Row::kUnits; ++u)
+        if (!is_there(row.v[u])) row.v[u] = ptx::load_relaxed(units + row.col(u) / kUnitCols);
     }
     between();
-    far = far && !__any_sync(0xffffffffu, first && is_there(row.v[0]));
+    if (far > 0) far = __any_sync(0xffffffffu, first && is_there(row.v[0])) ? 0 : far - 1;
     missing = false;
 #pragma unroll
-    for (int u = 0; u < kUnitsMax; ++u) missing = missing || !is_there(row.v[u]);
+    for (int u = 0; u < Row::kUnits; ++u) missing = missing || !is_there(row.v[u]);
   } while (__any_sync(0xffffffffu, missing && awaited));
 }
 
@@ -49,40 +63,35 @@ __device__ void load_row_units(HeldRow& row, const void* x, int cols, bool await
 constexpr int kGainUnits = 3;
 struct HeldGains {
   float v[kGainUnits][kUnitCols];
-};
-__device__ void load_gains(HeldGains& gains, const float* gain, int cols) {
-#pragma unroll
-  for (int u = 0; u < kGainUnits; ++u)
-    if (unit_col(u) < cols) load_unit(gains.v[u], gain + unit_col(u));
-}
 
-// Partial results of the warps, [kUnitsMax][16]; used by turns, so that one barrier is enough.
+  template <class Row>
+  __device__ void load(const Row& row, const float* gain) {
+#pragma unroll
+    for (int u = 0; u < (Row::kUnits < kGainUnits ? Row::kUnits : kGainUnits); ++u)
+      if (row.col(u) < row.cols) load_unit(v[u], gain + row.col(u));
+  }
+};
+
+// Partial results of the warps, [kUnitsMax][8]; used by turns, so that one barrier is enough.
+constexpr int kFoldParts = kUnitsMax * kMultiplyWarps;
 struct Fold {
   float* partial;
   int turn;
 
   __device__ float* begin() {
     turn ^= 1;
-    return partial + turn * kUnitsMax * kMultiplyWarps;
+    return partial + turn * kFoldParts;
   }
 };
 
-// visit(unit, u) may change a thread's unit.
-template <class Visit>
-__device__ void for_each_unit(HeldRow& row, int cols, const Visit& visit) {
-#pragma unroll
-  for (int u = 0; u < kUnitsMax; ++u) {
-    if (u * kMultiplyThreads * kUnitCols >= cols) break;
-    visit(row.v[u], u);
-  }
-}
-
 // x / sqrt(mean(x^2) + eps) * gain, rounded; sums in the order of rows.cu for up to 8192 columns.
-__device__ void norm_units(HeldRow& row, const HeldGains& gains, const float* gain, int cols,
-                           float eps, Fold& fold) {
+template <class Row>
+__device__ void norm_units(Row& row, const HeldGains& gains, const float* gain, float eps,
+                           Fold& fold) {
+  const int cols = row.cols;
   float* partial = fold.begin();
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  for_each_unit(row, cols, [&](uint4& unit, int u) {
+  row.for_each(cols, [&](uint4& unit, int u) {
     float v[kUnitCols], squares = 0;
     unpack<__nv_bfloat16>(v, unit);
 #pragma unroll
@@ -94,19 +103,20 @@ __device__ void norm_units(HeldRow& row, const HeldGains& gains, const float* ga
   const int parts = (cols + 32 * kUnitCols - 1) / (32 * kUnitCols);
   float sum = 0;
 #pragma unroll 1
-  for (int i = 0; i < parts; i += 8) {
-    float of[8];
+  for (int i = 0; i < parts; i += 16) {
+    float of[16];
 #pragma unroll
-    for (int j = 0; j < 8; ++j) of[j] = partial[i + j];
+    for (int j = 0; j < 16; j += 4)
+      *reinterpret_cast<float4*>(of + j) = *reinterpret_cast<const float4*>(partial + i + j);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) sum += i + j < parts ? of[j] : 0.0f;
+    for (int j = 0; j < 16; ++j) sum += i + j < parts ? of[j] : 0.0f;
   }
   const float by = 1.0f / sqrtf(sum / static_cast<float>(cols) + eps);
-  for_each_unit(row, cols, [&](uint4& unit, int u) {
-    if (unit_col(u) >= cols) return;
+  row.for_each(cols, [&](uint4& unit, int u) {
+    if (row.col(u) >= cols) return;
     float v[kUnitCols], later[kUnitCols];
     unpack<__nv_bfloat16>(v, unit);
-    if (u >= kGainUnits) load_unit(later, gain + unit_col(u));
+    if (u >= kGainUnits) load_unit(later, gain + row.col(u));
 #pragma unroll
     for (int i = 0; i < kUnitCols; ++i)
       v[i] = v[i] * by * (u < kGainUnits ? gains.v[min(u, kGainUnits - 1)][i] : later[i]);
@@ -115,11 +125,12 @@ __device__ void norm_units(HeldRow& row, const HeldGains& gains, const float* ga
 }
 
 // The largest magnitude as bits of float32; of the finite values alone where `finite`.
-__device__ uint32_t row_amax_bits(const HeldRow& row, Fold& fold, bool finite) {
+template <class Row>
+__device__ uint32_t row_amax_bits(const Row& row, Fold& fold, bool finite) {
   constexpr uint32_t kInfinity = 0x7f800000u;
   uint32_t amax = 0;
 #pragma unroll
-  for (int u = 0; u < kUnitsMax; ++u) {
+  for (int u = 0; u < Row::kUnits; ++u) {
     if (!finite) {
       amax = max(amax, amax_bits(row.v[u]));
       continue;
@@ -144,9 +155,8 @@ struct RowCodes {
   FastCodes codes;
   bool fast;
 };
-template <class F>
-__device__ RowCodes row_codes(const Block<F>& b, const HeldRow& row, const float* given,
-                              Fold& fold) {
+template <class F, class Row>
+__device__ RowCodes row_codes(const Block<F>& b, const Row& row, const float* given, Fold& fold) {
   constexpr CodeKind kKind = F::kIntegers ? CodeKind::kInt8 : CodeKind::kE4M3;
   float amax = __uint_as_float(row_amax_bits(row, fold, false));
   const bool finite = amax <= FLT_MAX;
@@ -180,29 +190,28 @@ __device__ uint2 codes_of_unit(const uint4& unit, const RowCodes& by) {
 
 // A thread's units of a row lie in its warp's lines of weights alone, so nobody waits for another
 // warp, and its largest magnitude is scale enough. What the warp's results are multiplied with.
-template <class F>
-__device__ float stage_row_limbs(const Block<F>& b, HeldRow& row, int role) {
+template <class F, class Row>
+__device__ float stage_row_limbs(const Block<F>& b, Row& row, int role) {
   static_assert(2 * F::kBlockValues == 32 * kUnitCols, "a line is a unit of each lane");
   const int cols = b.plan.roles[role].plan.lines * 2 * F::kBlockValues;
   uint32_t amax = 0;
 #pragma unroll
-  for (int u = 0; u < kUnitsMax; ++u) amax = max(amax, amax_bits(row.v[u]));
+  for (int u = 0; u < Row::kUnits; ++u) amax = max(amax, amax_bits(row.v[u]));
   const LimbScale s = limb_scale(__reduce_max_sync(0xffffffffu, amax));
-  for_each_unit(row, cols, [&](const uint4& unit, int u) {
-    if (unit_col(u) >= cols) return;
+  row.for_each(cols, [&](const uint4& unit, int u) {
+    if (row.col(u) >= cols) return;
     float v[kUnitCols];
     unpack<__nv_bfloat16>(v, unit);
-    put_limbs<F>(v, s.inverse, unit_col(u), b.shared + b.plan.ring.x);
+    put_limbs<F>(v, s.inverse, row.col(u), b.shared + b.plan.ring.x);
   });
-  __syncwarp();  // x is there
+  __syncwarp();  // the warp's x is there
   return limb_result_scale(s);
 }
 
 // The row as operands in shared memory, quantized where the scheme does so; bf16 that meets 8-bit
 // codes as f16 (kTakesScaled).
-template <class F>
-__device__ void stage_units(const Block<F>& b, HeldRow& row, int role, const float* given,
-                            Fold& fold) {
+template <class F, class Row>
+__device__ void stage_units(const Block<F>& b, Row& row, int role, const float* given, Fold& fold) {
   using T = typename F::Value;
   constexpr bool kTakesCodes =
       F::kIntegers || (std::is_same_v<T, __half> && F::kWeight != GemvWeight::kS8);
@@ -222,8 +231,8 @@ __device__ void stage_units(const Block<F>& b, HeldRow& row, int role, const flo
   }
   clear_line<F>(1, plan, x, reinterpret_cast<float*>(b.shared + b.plan.ring.x_sums),
                 kMultiplyThreads);
-  for_each_unit(row, cols, [&](const uint4& unit, int u) {
-    const int col = unit_col(u);
+  row.for_each(cols, [&](const uint4& unit, int u) {
+    const int col = row.col(u);
     if (col >= cols) return;
     uint4 operands = unit;
     if (scaled) {

@@ -9,12 +9,14 @@
 // Clearing. A block that stores words of a row of layer l clears those words of layer l - 1. Nobody
 // reads them any more:
 // - A block reads a row before it stores words of the next one, and only if it does so (attention:
-//   all blocks of a head, before the last of them stores). So who sees a whole row knows that the
+//   all blocks of a head, before the last of them stores). Each of its warps may read a part: a
+//   tile is stored when all of them have left theirs of it. So who sees a whole row knows that the
 //   row before it has been read by all.
 // - Whoever stores has seen the whole row before its own, whose writers had seen the whole row
 //   before that, and so on round the layer down to the row after (l - 1)'s. Attention alone waits
 //   for less than a row, its head's q, k and v; their writers had seen all of down's of layer l -
-//   1, which is all that the chain needs.
+//   1, which is all that the chain needs. Blocks without attention look at q, k and v before they
+//   store words of out, or not at all.
 // - out's and down's words have a second reader, the warp that stored them: it adds them to its
 //   next results. Shares of out and down are equal, so these are its own words, which __syncwarp
 //   orders, and it clears them after that.
@@ -69,16 +71,15 @@ __device__ inline void exchange_tile(const RowExchange& e, uint32_t* words, int 
 
 // The whole block, when all of its threads are through with everything.
 __device__ inline void end_exchange(const RowExchange& e, int layers) {
-  __shared__ bool is_last;
   __syncthreads();  // they are through
+  bool is_last = false;
   if (threadIdx.x == 0) {
     __threadfence();
     is_last = atomicAdd(e.ended, 1u) == gridDim.x - 1;
     if (is_last) *e.ended = 0;
     __threadfence();
   }
-  __syncthreads();  // is_last is known
-  if (!is_last) return;
+  if (!__syncthreads_or(is_last)) return;
   auto* row = reinterpret_cast<uint4*>(e.words + int64_t{layers - 1} * e.layer_words);
   for (int i = threadIdx.x; i < e.layer_words / 4; i += blockDim.x)
     row[i] = make_uint4(kNotThere, kNotThere, kNotThere, kNotThere);

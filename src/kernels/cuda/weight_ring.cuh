@@ -355,6 +355,7 @@ struct Consumer {
   int left;                 // stages that are not read
   int piece = 0;            // of its tile
   float2 x_scale = {1, 1};  // put_part
+  int keeps = 0;            // last stages whose places do not become free yet (Kept)
 
   // The warp's first line of a piece; the other one is 8 further on.
   struct Place {
@@ -393,7 +394,7 @@ struct Consumer {
           read_groups(to.lines[i], p, ring, params, lane / 4, of.line + apart);
       }
     }
-    ptx::mbarrier_arrive(barriers.empty + at.slot);  // the stage has been read
+    if (left > keeps) ptx::mbarrier_arrive(barriers.empty + at.slot);  // the stage has been read
     at.next_stage(ring);
     --left;
     if (++piece < ring.pieces) return;
@@ -476,6 +477,17 @@ struct Consumer {
              lane / 4);
     ptx::mbarrier_arrive(barriers.parts_full + of_tile);  // the part is written
     sums = {};
+  }
+};
+
+// Stages that have been read, but keep their places until release(): what would be copied there
+// would be in the way of something more urgent.
+struct Kept {
+  int end, count;  // the place after the last of them
+
+  __device__ void release(const Ring& ring, const RingBarriers& barriers) {
+    for (; count > 0; --count)
+      ptx::mbarrier_arrive(barriers.empty + (end - count + (end < count ? ring.stages : 0)));
   }
 };
 
