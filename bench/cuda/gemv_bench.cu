@@ -370,7 +370,8 @@ void run_fp4() {
     }
   }
   for (const int m : {1, 2, 4, 8})
-    for (const char* name : {"int4_weight_only", "mxfp4_weight_only", "nvfp4_weight_only"})
+    for (const char* name :
+         {"int3_weight_only", "int4_weight_only", "mxfp4_weight_only", "nvfp4_weight_only"})
       time_chain(name, m);
 }
 

@@ -120,15 +120,6 @@ __device__ uint32_t mini_pair(uint32_t sign, uint32_t magnitude, int man_bits, i
   return bf16_product(sign | magnitude << (7 - man_bits), factor | factor << 16);
 }
 
-// raise_s4_at() of codes `right` bits up a word. Fewer than 4 bits, moved to the top of their four
-// by a smaller `right`: what moves in below are spare bits, which are 0.
-__device__ uint32_t raise_s4_by(uint32_t word, int right) {
-  using P = Pair<__nv_bfloat16>;
-  constexpr int kBit = P::kMantissa - 4;
-  constexpr uint32_t kFlip = (P::kSixteen + (8u << kBit)) * 0x10001u;
-  return ptx::and_xor(__funnelshift_r(word, word, right - kBit), (15u << kBit) * 0x10001u, kFlip);
-}
-
 // What decoding rows r and r + 8 takes besides codes, as pairs of bf16.
 struct Decoding {
   uint32_t offset[2];  // subtracted: int4 as kRaisedS4 + zero point, int8 the zero point
@@ -162,7 +153,7 @@ struct Weights {
         const int word = 2 * step + i / 2;
         const uint32_t codes = word_of(nibbles[i % 2][word % 4], word / 4);
         if constexpr (F::kDecode == Decode::kS4ToBf16) {
-          a[i] = subtract<__nv_bfloat16>(raise_s4_by(codes, 4 * (lane % 4) - args.spare_bits),
+          a[i] = subtract<__nv_bfloat16>(raise_s4_at<__nv_bfloat16>(codes, lane % 4),
                                          by.offset[i % 2]);
         } else {
           const uint32_t pair = codes >> (4 * (lane % 4));

@@ -14,7 +14,7 @@ enum class GemvWeight : uint8_t {
   kRun,        // the run dtype (bf16 or f16)
   kE4M3,       // scale per row
   kS8,         // scale per row
-  kS4,         // scales (and zero points) per group of K, bf16; also integers of fewer bits
+  kS4,         // scales (and zero points) per group of K, bf16; integers of fewer bits are widened
   kE4M3Tiles,  // float32 scales per group of 128 of K on both sides (gemv__sm90 alone)
   // gemm_rows__sm90 (kMini4: gemv_fp4__sm90 too) alone:
   kS8Groups,    // 5 to 8 bits, scales (and zero points) per group of 32, 64 or multiples of 128
@@ -38,7 +38,7 @@ struct GemvArgs {
   const int8_t* w_zero = nullptr;    // kS4: [N, groups]; nullptr: none
   int group_cols = 0;                // kS4 and groups
   bool wide_scales = false;          // of groups of kS8Groups: float32, else bf16
-  int spare_bits = 0;                // integers: stored bits less their own
+  int spare_bits = 0;                // kS8Groups: 8 less their own
   int man_bits = 0, exp_bias = 0;    // kMini8, kMini4
   const float* w_global = nullptr;   // [N], multiplies the scales; nullptr: 1
 

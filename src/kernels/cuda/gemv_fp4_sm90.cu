@@ -84,11 +84,13 @@ constexpr int kLimbColsMax = 32768;  // longer rows take too much shared memory 
 // run(Format) for these rows: limbs where one tile of mma's columns holds them.
 template <int kGroup, class Run>
 auto with_tokens(const GemvArgs& a, const Run& run) {
-  using Limbed = Fp4<kGroup, true>;
   using Halves = Fp4<kGroup, false>;
-  if (a.m <= Limbed::kTokens && a.k <= kLimbColsMax) return run(Limbed{});
+  if (a.k <= kLimbColsMax) {
+    if (a.m == 1) return run(Fp4<kGroup, true, 2>{});
+    if (a.m <= Fp4<kGroup, true>::kTokens) return run(Fp4<kGroup, true>{});
+  }
   if (a.m <= Halves::kTokens) return run(Halves{});
-  return run(Fp4<kGroup, false, kGemvRowsMax / Halves::kTokens>{});
+  return run(Fp4<kGroup, false, Halves::kParties, kGemvRowsMax / Halves::kTokens>{});
 }
 template <class Run>
 auto with_fp4(const GemvArgs& a, const Run& run) {

@@ -29,9 +29,10 @@ bool is_int8(const Spec& s) {
 bool is_int8_token(const Spec& s) {
   return s.quantized() && *s.elem == int_elem(8) && s.block.cols == kAll;
 }
+// Of up to 4 bits: stored as int4.
 bool is_int4(const Spec& s) {
-  return s.quantized() && *s.elem == int_elem(4) && *s.scale == kBF16 && s.block.rows == 1 &&
-         !s.codebook && !s.global_scale;
+  return s.quantized() && !s.elem->is_float() && s.elem->bits() <= 4 && *s.scale == kBF16 &&
+         s.block.rows == 1 && !s.codebook && !s.global_scale;
 }
 bool runs_16_bits(const WeightRequest& r) {
   return *r.run_dtype == kBF16 || *r.run_dtype == kF16;
@@ -128,7 +129,7 @@ GemvArgs codes_args(const LinearCall& call) {
                 : bits > 4              ? GemvWeight::kMini8
                                         : GemvWeight::kMini4;
   args.wide_scales = l.wide_scales;
-  args.spare_bits = integer ? l.code_bits - bits : 0;
+  args.spare_bits = integer && bits > 4 ? 8 - bits : 0;
   args.man_bits = weight.elem->man_bits;
   args.exp_bias = weight.elem->bias;
   if (weight.global_scale) args.w_global = reinterpret_cast<const float*>(call.w.data + l.globals);
@@ -319,9 +320,10 @@ constexpr CudaLinearKernel kKernels[] = {
                        "bf16 or f16, e4m3 weights per channel, up to 8 rows"),
     MANTISSA_GEMV_ROWS("s8_run_16", takes_s8_run,
                        "bf16 or f16, int8 weights per channel, up to 8 rows"),
-    MANTISSA_GEMV_ROWS("s4_any_16", takes_s4_any,
-                       "bf16 or f16, int4 weights in groups of 32, 64 or multiples of 128, K a "
-                       "multiple of 128, up to 8 rows"),
+    MANTISSA_GEMV_ROWS(
+        "s4_any_16", takes_s4_any,
+        "bf16 or f16, integers of up to 4 bits in groups of 32, 64 or multiples of 128, "
+        "K a multiple of 128, up to 8 rows"),
     {{"gemv_e4m3_e4m3_block_16__sm90"},
      "sm_90a, bf16 or f16, e4m3 weights in tiles of 128 x 128, e4m3 activations in groups of 128, "
      "up to 8 rows",
@@ -367,7 +369,8 @@ constexpr CudaLinearKernel kKernels[] = {
      [](const WeightRequest& r) { return is_bf16(r) && takes_s8_run(r); },
      try_gemm_rows},
     {{"gemm_rows_s4_run_bf16__sm90"},
-     "sm_90a, bf16, int4 weights in groups of 32, 64 or multiples of 128, K a multiple of 128",
+     "sm_90a, bf16, integers of up to 4 bits in groups of 32, 64 or multiples of 128, K a multiple "
+     "of 128",
      90,
      false,
      [](const WeightRequest& r) {
@@ -435,8 +438,8 @@ constexpr CudaLinearKernel kKernels[] = {
      },
      try_gemm_mixed},
     {{"gemm_s4_any_16__sm80"},
-     "sm_80, bf16 or f16, int4 weights in groups of 32, 64 or multiples of 128, K a multiple of "
-     "128",
+     "sm_80, bf16 or f16, integers of up to 4 bits in groups of 32, 64 or multiples of 128, K a "
+     "multiple of 128",
      80,
      false,
      [](const WeightRequest& r) {

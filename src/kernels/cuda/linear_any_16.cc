@@ -44,6 +44,7 @@ AnyOperand weight_of(const Weight& w) {
   o.codes = d.codes;
   o.row_bytes = d.row_bytes;
   o.nibbles = l.code_bits == 4;
+  if (o.nibbles && o.format == AnyFormat::kInt) o.bits = 4;  // as they are stored
   if (o.format != AnyFormat::kCodebook) o.scales = d.scales;
   o.wide_scales = d.wide_scales;
   o.scale_stride = d.groups;

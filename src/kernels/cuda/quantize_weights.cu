@@ -111,7 +111,7 @@ struct QuantizeArgs {
   // The part's rows in the weight (weight.h).
   unsigned char* codes;
   int64_t row_bytes;
-  int code_bits;
+  int code_bits, widened_bits;
   void* scales;
   bool wide_scales;
   int8_t* zeros;
@@ -227,7 +227,7 @@ __device__ void store_chunk(const QuantizeArgs& a, int64_t row, int col, uint64_
     const auto code = static_cast<uint32_t>(codes >> (8 * e)) & 15u;
     word |= code << ((at.byte - first) * 8 + at.shift);
   }
-  *reinterpret_cast<uint32_t*>(to + first) = word;
+  *reinterpret_cast<uint32_t*>(to + first) = widen_nibbles(word, a.widened_bits);
 }
 
 __device__ __noinline__ BlockScale scale_of(const QuantizeArgs& a, const BlockRange& range) {
@@ -345,6 +345,7 @@ QuantizeArgs quantize_args(const Weight& w, const RawPart& part, WeightCounters*
           .codes = at(l.codes, l.row_bytes),
           .row_bytes = l.row_bytes,
           .code_bits = l.code_bits,
+          .widened_bits = l.widened_bits,
           .scales = at(l.scales, l.groups * (l.wide_scales ? 4 : 2)),
           .wide_scales = l.wide_scales,
           .zeros = l.asymmetric ? reinterpret_cast<int8_t*>(at(l.zeros, l.groups)) : nullptr,

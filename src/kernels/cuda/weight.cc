@@ -40,7 +40,8 @@ std::vector<unsigned char> store_codes(const WeightLayout& l, const QuantRows& q
     }
     for (int k = 0; k < l.cols; ++k) {
       const Nibble at = nibble_of(k);
-      to[at.byte] = static_cast<unsigned char>(to[at.byte] | (from[k] & 15) << at.shift);
+      const uint32_t code = widen_nibbles(from[k] & 15u, l.widened_bits) & 15u;
+      to[at.byte] = static_cast<unsigned char>(to[at.byte] | code << at.shift);
     }
   }
   return out;
@@ -66,6 +67,8 @@ WeightLayout::WeightLayout(const WeightRequest& request) : rows(request.rows), c
   const Spec& spec = request.scheme.weight;
   const int bits = spec.quantized() ? spec.elem->bits() : request.run_dtype->bits();
   code_bits = bits <= 4 ? 4 : bits <= 8 ? 8 : bits;
+  if (code_bits == 4 && !spec.codebook && !spec.elem->is_float() && spec.elem->has_sign)
+    widened_bits = bits;
   row_bytes = padded((cols * code_bits + 7) / 8, code_bits == 4 ? 64 : 16);
   const auto section = [this](int64_t size) {
     const int64_t offset = bytes;
@@ -143,6 +146,10 @@ void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue) 
 CodeTable code_table(const Elem& elem) {
   CodeTable table;
   std::ranges::copy(decode_table(elem), table.value);
+  if (!elem.is_float()) {
+    const size_t codes = size_t{1} << elem.bits();
+    for (size_t i = codes; i < kCodes; ++i) table.value[i] = table.value[i % codes];
+  }
   return table;
 }
 
@@ -172,7 +179,11 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
       std::memcpy(to, from, static_cast<size_t>(l.cols * code_bytes));
       continue;
     }
-    for (int k = 0; k < l.cols; ++k) to[k] = from[nibble_of(k).byte] >> nibble_of(k).shift & 15;
+    const int mask = (1 << l.widened_bits) - 1;
+    for (int k = 0; k < l.cols; ++k) {
+      const Nibble at = nibble_of(k);
+      to[k] = static_cast<uint8_t>(from[at.byte] >> at.shift & mask);
+    }
   }
   if (l.groups == 0) return;
   const auto count = static_cast<size_t>(rows * l.groups);

@@ -24,9 +24,17 @@ __host__ __device__ inline Nibble nibble_of(int k) {
   return {k / 128 * 64 + (word % 4 * 4 + word / 4) * 4 + nibble / 2, nibble % 2 * 4};
 }
 
+// Integers of 1 to 3 bits are stored as int4, with their sign in the bits above: kernels read them
+// so. `word`: codes of `bits` bits, one in each four.
+__host__ __device__ inline uint32_t widen_nibbles(uint32_t word, int bits) {
+  const uint32_t ones = 0x11111111u;
+  return word | (word >> (bits - 1) & ones) * (15u & ~((1u << bits) - 1));
+}
+
 struct WeightLayout {
   int64_t rows = 0, cols = 0;  // N, K
   int code_bits = 0;           // stored: 4, 8, 16 or 32
+  int widened_bits = 4;        // of nibbles: less than 4 for integers that are widened
   int64_t row_bytes = 0;       // of codes, a multiple of 16 (4-bit codes: of 64)
   int64_t groups = 0;          // scales in a row; 0: not quantized
   int group_cols = 0;          // K of one group
@@ -40,7 +48,7 @@ struct WeightLayout {
   explicit WeightLayout(const WeightRequest& request);
 };
 
-// The value of each code of a format of at most 8 bits.
+// The value of each code of a format of at most 8 bits; integers also in wider two's complement.
 inline constexpr int kCodes = 256;
 struct CodeTable {
   float value[kCodes];

@@ -8,14 +8,15 @@
 
 namespace mantissa::cuda {
 
-// Parties are what a group's scale tells apart in a chunk of 32 columns: one of groups of 32, two
-// of groups of 16, which stand in columns of mma of their own.
-//   limbs: columns are limbs of up to two tokens (or of both parties of one)
+// Parties stand in columns of mma of their own, so that a result has one scale: of groups of 16 the
+// first and the second half of a chunk of 32 columns of K, of groups of 32 (one token) the even and
+// the odd chunks, which halves the sums that are scaled.
+//   limbs: columns are limbs of one token and two parties, or of two tokens
 //   f16:   columns are 8 tokens (or both parties of 4), kTiles times
-template <int kGroupOf, bool kLimbed, int kTilesOf = 1>
+template <int kGroupOf, bool kLimbed, int kPartiesOf = 32 / kGroupOf, int kTilesOf = 1>
 struct Fp4 {
-  static constexpr int kGroup = kGroupOf;
-  static constexpr int kParties = 32 / kGroup;
+  static constexpr int kGroup = kGroupOf, kParties = kPartiesOf;
+  static constexpr bool kChunks = kGroup == 32 && kParties == 2;  // parties are chunks
   static constexpr GemvWeight kWeight = GemvWeight::kMini4;
   using Value = std::conditional_t<kLimbed, int8_t, __half>;
   static constexpr bool kIntegers = kLimbed;
@@ -23,6 +24,7 @@ struct Fp4 {
   static constexpr bool kZeros = false;
   static constexpr int kLimbs = kLimbed ? kLimbCount : 0;
   static constexpr bool kFixedPitch = false;
+  static constexpr bool kPaddedScales = true;
   static constexpr bool kGlobals = true;
   static constexpr bool kScales = true;
   static constexpr bool kTiles = false;
@@ -152,18 +154,19 @@ __device__ void stage_fp4(const GemvArgs& a, const Plan& p, unsigned char* x, Fp
 // parties, 4 and 6 their last ones, so each lane of a result has one token or party. f16: tokens,
 // or four of them for each of two parties.
 struct Fp4Column {
-  int token, limb;
+  int token, party, limb;
   bool used;
 
   template <class F>
   __device__ static Fp4Column of(int lane, int tokens) {
-    const int column = lane / 4;
-    const int which = F::kLimbs > 0 ? column / 2 % 2 : F::kParties > 1 ? column / 4 : 0;
-    const bool mine = F::kParties == 1 || lane % 4 / 2 == which;  // K of its party
-    if constexpr (F::kLimbs == 0) return {F::kParties > 1 ? column % 4 : column, 0, mine};
-    const int token = F::kParties > 1 ? 0 : which;
-    const bool there = column < 4 || column % 2 == 0;
-    return {token, column < 4 ? column % 2 : 2, mine && there && token < tokens};
+    const int column = lane / 4, half = lane % 4 / 2;
+    if constexpr (F::kLimbs == 0)
+      return {F::kParties > 1 ? column % 4 : column, column / 4, 0,
+              F::kParties == 1 || half == column / 4};
+    const int which = column / 2 % 2, token = F::kParties > 1 ? 0 : which;
+    const bool there = (column < 4 || column % 2 == 0) && token < tokens;
+    const bool mine = F::kParties == 1 || F::kChunks || half == which;  // K of its party
+    return {token, which, column < 4 ? column % 2 : 2, there && mine};
   }
 };
 
@@ -171,13 +174,16 @@ struct Fp4Column {
 template <class F>
 struct Fp4Block {
   uint4 codes[2], x[F::kLimbs > 0 ? 2 : 1];
-  std::conditional_t<F::kParties == 1, uint2, uint4> scales[2];
+  std::conditional_t<F::kGroup == 32, uint2, uint4> scales[2];
 
-  // Scale of chunk i for row r: bf16 in order, or one of two by the lane's party (selector).
+  // Scale of chunk i (parties: of pair i of groups) for row r: bf16 in order, or one of two by the
+  // lane's party (selector).
   __device__ float scale(int r, int i, uint32_t selector) const {
     if constexpr (F::kParties == 1) {
       const uint32_t pair = i < 2 ? scales[r].x : scales[r].y;
       return __uint_as_float(i % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+    } else if constexpr (F::kChunks) {
+      return __uint_as_float(ptx::permute(i == 0 ? scales[r].x : scales[r].y, 0, selector));
     } else {
       return __uint_as_float(ptx::permute(word_of(scales[r], i), 0, selector));
     }
@@ -187,26 +193,33 @@ struct Fp4Block {
 // Integers on top of this, 1.5 * 2^23 as a float, are the low bits of that float.
 constexpr int32_t kFloatUnits = 0x4b400000;
 
+// Sums of chunk i: of the bytes of kAbove, then of kBelow.
+__device__ inline void multiply_chunk(int32_t (&d)[4], const uint4 (&codes)[2], const uint4 (&x)[2],
+                                      const Fp4Tables& tables, int i) {
+  const uint32_t w0 = word_of(codes[0], i), w1 = word_of(codes[1], i);
+  const uint32_t t0 = w0 ^ kTurn, t1 = w1 ^ kTurn;
+  const uint32_t above[4] = {ptx::permute(tables.above_low, kAboveHigh, w0),
+                             ptx::permute(tables.above_low, kAboveHigh, w1),
+                             ptx::permute(tables.above_low, kAboveHigh, w0 >> 16),
+                             ptx::permute(tables.above_low, kAboveHigh, w1 >> 16)};
+  const uint32_t below[4] = {ptx::permute(tables.below_low, kBelowHigh, t0),
+                             ptx::permute(tables.below_low, kBelowHigh, t1),
+                             ptx::permute(tables.below_low, kBelowHigh, t0 >> 16),
+                             ptx::permute(tables.below_low, kBelowHigh, t1 >> 16)};
+  const uint32_t x0 = word_of(x[i / 2], i % 2 * 2), x1 = word_of(x[i / 2], i % 2 * 2 + 1);
+  ptx::mma_s8(d, above, x0, x1);
+  ptx::mma_s8(d, below, x0, x1);
+}
 template <class F>
 __device__ void multiply_fp4(float (&sums)[1][4], const Fp4Block<F>& block, const Fp4Tables& tables,
                              uint32_t selector) {
+  constexpr int kTogether = F::kChunks ? 2 : 1;  // chunks
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t w0 = word_of(block.codes[0], i), w1 = word_of(block.codes[1], i);
-    const uint32_t t0 = w0 ^ kTurn, t1 = w1 ^ kTurn;
-    const uint32_t above[4] = {ptx::permute(tables.above_low, kAboveHigh, w0),
-                               ptx::permute(tables.above_low, kAboveHigh, w1),
-                               ptx::permute(tables.above_low, kAboveHigh, w0 >> 16),
-                               ptx::permute(tables.above_low, kAboveHigh, w1 >> 16)};
-    const uint32_t below[4] = {ptx::permute(tables.below_low, kBelowHigh, t0),
-                               ptx::permute(tables.below_low, kBelowHigh, t1),
-                               ptx::permute(tables.below_low, kBelowHigh, t0 >> 16),
-                               ptx::permute(tables.below_low, kBelowHigh, t1 >> 16)};
-    const uint32_t x0 = word_of(block.x[i / 2], i % 2 * 2);
-    const uint32_t x1 = word_of(block.x[i / 2], i % 2 * 2 + 1);
+  for (int i = 0; i < 4 / kTogether; ++i) {
     int32_t d[4] = {kFloatUnits, kFloatUnits, kFloatUnits, kFloatUnits};
-    ptx::mma_s8(d, above, x0, x1);
-    ptx::mma_s8(d, below, x0, x1);
+#pragma unroll
+    for (int c = 0; c < kTogether; ++c)
+      multiply_chunk(d, block.codes, block.x, tables, i * kTogether + c);
     const float scale[2] = {block.scale(0, i, selector), block.scale(1, i, selector)};
 #pragma unroll
     for (int j = 0; j < 4; ++j)
@@ -259,6 +272,8 @@ template <class F>
 struct Fp4Consumer {
   static constexpr int kBlocks = kUnitLines * 2;
   static constexpr bool kLimbed = F::kLimbs > 0;
+  static constexpr int kTogether =
+      F::kGroup == 32 ? 2 : 4;  // blocks that are read behind one branch
   const GemvArgs& a;
   const Plan& p;
   const Ring& ring;
@@ -311,13 +326,13 @@ struct Fp4Consumer {
                                  (warp() * kBlocks + b) * 64 + quad * 16;
     const unsigned char* scales = shared + ring.params +
                                   at.params_slot(ring) * static_cast<unsigned>(ring.params_bytes) +
-                                  (row * p.groups + (first(piece) + b) * F::kSubs) * 2;
+                                  row * ring.scale_pitch + (first(piece) + b) * F::kSubs * 2;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       using Scales = std::remove_reference_t<decltype(block.scales[0])>;
       block.codes[r] = mine ? *reinterpret_cast<const uint4*>(codes + r * 8 * ring.pitch) : uint4{};
       block.scales[r] =
-          mine ? *reinterpret_cast<const Scales*>(scales + r * 16 * p.groups) : Scales{};
+          mine ? *reinterpret_cast<const Scales*>(scales + r * 8 * ring.scale_pitch) : Scales{};
     }
     if constexpr (kLimbed) {
       if (ring.pieces > 1) load_x(b, piece);
@@ -328,8 +343,20 @@ struct Fp4Consumer {
     if (!column.used || b >= count(of_piece)) return;
     const unsigned char* x = shared + ring.x + column.token * p.token_bytes + column.limb * 64 +
                              lane() % 4 * 16 + (first(of_piece) + b) * F::kXBlock;
-    blocks[b].x[0] = *reinterpret_cast<const uint4*>(x);
-    blocks[b].x[1] = *reinterpret_cast<const uint4*>(x + F::kXBlock / 2);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      uint4& to = blocks[b].x[i];
+      const unsigned char* from = x + i * F::kXBlock / 2;
+      if constexpr (!F::kChunks) {
+        to = *reinterpret_cast<const uint4*>(from);
+      } else if (column.party == 0) {
+        const auto even = *reinterpret_cast<const uint2*>(from);
+        to.x = even.x, to.y = even.y;
+      } else {
+        const auto odd = *reinterpret_cast<const uint2*>(from + 8);
+        to.z = odd.x, to.w = odd.y;
+      }
+    }
   }
   // The stage's place is free, and the tile's scales after its last stage.
   __device__ void release() {
@@ -411,7 +438,10 @@ struct Fp4Consumer {
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
         multiply(sums, b, multiplied, tables);
-        if (early) load(b);
+        if (early && b % kTogether == kTogether - 1) {
+#pragma unroll
+          for (int c = b + 1 - kTogether; c <= b; ++c) load(c);
+        }
       }
       if (++multiplied == ring.pieces) {
         leave(sums, tile);

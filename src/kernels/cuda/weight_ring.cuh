@@ -32,6 +32,7 @@ struct Ring {
   bool apart;                // copies of a stage do not start back to back
   int piece, pieces, pitch;  // bytes of a row in a stage, stages of a row, bytes between rows
   int x, x_sums, params, params_bytes, zeros, parts, barriers, bytes;
+  int scale_pitch;   // bytes between rows of scales of groups
   int params_shift;  // log2 of the tiles whose parameters are there at once: kTilesAhead, or fewer
 };
 
@@ -173,8 +174,17 @@ __device__ void fetch_params(const GemvArgs& a, const Plan& p, const Ring& ring,
   const ParamBytes bytes = param_bytes<F>(p, min(kRows, a.n - tile * kRows));
   unsigned char* to = shared + ring.params + of_tile * ring.params_bytes;
   const int64_t row0 = int64_t{tile} * kRows;
-  ptx::bulk_load(to, static_cast<const unsigned char*>(a.w_scale) + row0 * bytes.scales_row,
-                 bytes.scales, barrier);
+  const unsigned char* from =
+      static_cast<const unsigned char*>(a.w_scale) + row0 * bytes.scales_row;
+  if (F::kPaddedScales && bytes.scales_row < ring.scale_pitch) {
+    const int rows = min(kRows, a.n - tile * kRows);
+#pragma unroll 4
+    for (int r = 0; r < rows; ++r)
+      ptx::bulk_load(to + r * ring.scale_pitch, from + r * bytes.scales_row,
+                     static_cast<uint32_t>(bytes.scales_row), barrier);
+  } else {
+    ptx::bulk_load(to, from, bytes.scales, barrier);
+  }
   if (F::kZeros) ptx::bulk_load(to + ring.zeros, a.w_zero + row0 * p.groups, bytes.zeros, barrier);
 }
 
@@ -708,7 +718,10 @@ void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit,
   r.params_shift = std::countr_zero(static_cast<unsigned>(params_ahead));
   r.pitch = F::kFixedPitch ? kLimbPitch : piece + kRowPad;
   r.stage_bytes = kRows * r.pitch;
-  r.zeros = round_up(kRows * needs.groups * static_cast<int>(sizeof(typename F::GroupScale)), 16);
+  // Rows of scales that all begin in one bank would be read one after the other.
+  r.scale_pitch = needs.groups * static_cast<int>(sizeof(typename F::GroupScale));
+  if (F::kPaddedScales && r.scale_pitch % 32 == 0) r.scale_pitch += 16;
+  r.zeros = round_up(kRows * r.scale_pitch, 16);
   r.params_bytes = F::kSubs > 0 ? r.zeros + (F::kZeros ? round_up(r.zeros / 2, 16) : 0)
                    : F::kScales ? kRows * 4
                                 : 0;
