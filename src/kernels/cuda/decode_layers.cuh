@@ -274,7 +274,7 @@ DecodePlan plan_all(const DecodeArgs& d) {
     a.n = s.n;
     a.k = s.k;
     Ring cut{};
-    cut_rows(cut, static_cast<int>(s.row_bytes), piece_max<F>(s.row_bytes));
+    cut_rows(cut, static_cast<int>(s.row_bytes), kPieceMax);
     p.roles[r] = {ring_plan_of<F>(a), cut.piece, cut.pieces};
     needs.x_bytes = std::max(needs.x_bytes, p.roles[r].plan.token_bytes);
     needs.x_sums_bytes = std::max(needs.x_sums_bytes, x_sum_count<F>(p.roles[r].plan.lines) * 4);

@@ -51,8 +51,7 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
   const RingNeeds needs{a.m * p.token_bytes, 0, p.groups, a.m};
   // Where x and the scales of long rows leave room for few stages: scales of fewer tiles, smaller
   // pieces.
-  for (int piece = a.piece > 0 ? a.piece : piece_max<F>(a.row_bytes);
-       r.stages < 2 && piece >= kLine; piece /= 2) {
+  for (int piece = a.piece > 0 ? a.piece : kPieceMax; r.stages < 2 && piece >= kLine; piece /= 2) {
     cut_rows(r, static_cast<int>(a.row_bytes), piece);
     r.stages = 0;
     for (int ahead = kTilesAhead; r.stages < 3 && ahead >= 1; ahead /= 2)

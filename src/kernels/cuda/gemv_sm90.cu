@@ -291,8 +291,7 @@ template <class F>
 Ring ring_of(const GemvArgs& a, const Plan& p) {
   Ring r{};
   const int limit = a.shared_kib > 0 ? a.shared_kib << 10 : kRingSharedMax;
-  for (int piece = a.piece > 0 ? a.piece : piece_max<F>(a.row_bytes);
-       r.stages < 2 && piece >= kLine; piece /= 2) {
+  for (int piece = a.piece > 0 ? a.piece : kPieceMax; r.stages < 2 && piece >= kLine; piece /= 2) {
     cut_rows(r, static_cast<int>(a.row_bytes), piece);
     lay_out<F>(r, {a.m * p.token_bytes, x_sum_count<F>(p.lines) * 4, p.groups, a.m}, r.piece,
                limit);

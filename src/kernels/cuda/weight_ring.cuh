@@ -691,14 +691,6 @@ Plan ring_plan_of(const GemvArgs& a) {
   return p;
 }
 
-// Bytes of a row in a stage, at most. Codes in rows of 7 x 2 KiB (K = 14336) in 8 stages: 14.9 us
-// instead of 15.4 (int8, 4096 x 14336).
-template <class F>
-int piece_max(int64_t row_bytes) {
-  constexpr int kSeventh = kPieceMax / 8 * 7;
-  return F::kWeight != GemvWeight::kRun && row_bytes % kSeventh == 0 ? kSeventh : kPieceMax;
-}
-
 // How rows of `row_bytes` are cut into pieces of at most `piece_max`.
 inline void cut_rows(Ring& r, int row_bytes, int piece_max) {
   r.pieces = (row_bytes + piece_max - 1) / piece_max;
