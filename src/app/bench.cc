@@ -10,7 +10,6 @@
 #include "app/output.h"
 #include "app/queue.h"
 #include "base/error.h"
-#include "base/list.h"
 #include "bench/latency.h"
 #include "bench/limits.h"
 #include "bench/throughput.h"
@@ -197,13 +196,7 @@ boost::json::object operations_json(const OperationLog& log, const LatencyOption
 
 // -q A,B,...: canonical names.
 std::vector<std::string> latency_schemes(const Args& args) {
-  std::vector<std::string> schemes;
-  for (const std::string_view item : split_list(args.text("quantization"))) {
-    const std::string name = item == "auto" ? "auto" : parse_scheme(item).name;
-    if (std::ranges::find(schemes, name) != schemes.end())
-      throw Error(text("-q names ", name, " twice"), "name each scheme once");
-    schemes.push_back(name);
-  }
+  std::vector<std::string> schemes = scheme_names("-q", args.text("quantization"), true);
   if (schemes.empty()) throw Error("-q is empty", "name a scheme, or several: int8,int4_int8");
   return schemes;
 }
@@ -238,15 +231,17 @@ using Subjects = std::vector<std::unique_ptr<Subject>>;
 // All are in memory at once: refused before the first is loaded.
 void check_sum(const ModelOptions& options, const std::vector<std::string>& schemes) {
   int64_t sum = 0;
+  std::string device;
   for (const std::string& scheme : schemes) {
     ModelOptions one = options;
     one.scheme = scheme;
     const Model model(one);
+    device = model.options().device;
     const MemoryPlan& plan = model.plan();
     sum += plan.weights_bytes + plan.kv_bytes + plan.workspace_bytes + plan.scratch_bytes +
            plan.graph_bytes;
   }
-  const Ops& ops = find_ops(Model(options).options().device);
+  const Ops& ops = find_ops(device);
   const OpenQueue queue = open_queue(ops, {.scratch_tokens = 1});
   const int64_t free = ops.memory(queue.get()).free;
   if (sum > free)

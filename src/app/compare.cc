@@ -14,7 +14,6 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <set>
 
 #include "app/command.h"
 #include "app/evaluation.h"
@@ -55,19 +54,11 @@ constexpr int64_t kInputLenMost = 512;
 // Canonical names, the reference first.
 std::vector<std::string> schemes_of(const Args& args) {
   const std::string reference = parse_scheme("bf16").name;
-  std::vector<std::string> names;
-  std::set<std::string> seen;
-  for (const std::string_view item : split_list(args.text("schemes"))) {
-    const std::string name = parse_scheme(item).name;
-    if (!seen.insert(name).second)
-      throw Error(
-          text("--schemes names ", name, " twice", item == name ? "" : text(" (as ", item, ")")),
-          "name each scheme once");
-    if (name != reference) names.push_back(name);
-  }
-  if (seen.empty())
+  std::vector<std::string> names = scheme_names("--schemes", args.text("schemes"), false);
+  if (names.empty())
     throw Error("there is nothing to compare",
                 "name schemes, for example --schemes fp8,int8,int4_weight_only");
+  std::erase(names, reference);
   names.insert(names.begin(), reference);
   return names;
 }

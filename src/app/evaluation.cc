@@ -83,7 +83,6 @@ Reference reference_of(const std::string& text, const std::string& device) {
 
 ModelOptions reference_options(ModelOptions options, const Reference& reference) {
   options.scheme = reference.scheme;
-  if (reference.scheme == "bf16") options.ignore.clear();  // all of it is unquantized
   if (options.device == reference.device) return options;
   options.device = reference.device;
   options.attention_backend = options.decode_layers = options.isa = "auto";

@@ -7,6 +7,7 @@
 #include "app/version.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/list.h"
 #include "base/thread_pool.h"
 #include "io/config.h"
 #include "model/architecture.h"
@@ -71,6 +72,20 @@ void check_ignore(const ModelOptions& options, std::span<const std::string> sche
 }
 
 }  // namespace
+
+std::vector<std::string> scheme_names(std::string_view option, std::string_view list,
+                                      bool takes_auto) {
+  std::vector<std::string> names;
+  for (const std::string_view item : split_list(list)) {
+    const std::string name = takes_auto && item == "auto" ? "auto" : parse_scheme(item).name;
+    if (std::ranges::find(names, name) != names.end())
+      throw Error(
+          text(option, " names ", name, " twice", item == name ? "" : text(" (as ", item, ")")),
+          "name each scheme once");
+    names.push_back(name);
+  }
+  return names;
+}
 
 ModelOptions model_options_of(const Args& args) {
   return model_options_of(args, {&args.text("quantization"), 1});

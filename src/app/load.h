@@ -40,6 +40,11 @@ void refuse_calibration_without_text(const Args& args);
 void check_calibration(const Args& args, std::span<const std::string> schemes,
                        const std::string& lm_head_scheme);
 
+// Canonical names of a list of schemes; takes_auto: "auto" stays. Throws Error where `option` names
+// one twice.
+std::vector<std::string> scheme_names(std::string_view option, std::string_view list,
+                                      bool takes_auto);
+
 // A whole text file. Invalid UTF-8, which tokenizers read as U+FFFD, is a notice.
 std::string read_text(const Args& args, const std::filesystem::path& path, int64_t bytes_max);
 

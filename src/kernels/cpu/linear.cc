@@ -235,8 +235,10 @@ LinearRun prepare_floats(const InputForm& form, const Planned& plan, CpuQueue& q
   return in.rows > 0 ? blocks->run : bf16 ? isa.bf16 : isa.f32;
 }
 
-// int8 codes, padded, and their sums. Zero points of x stay where they are.
-void stage(const QuantizedActivation& x, const Planned& plan, CpuQueue& queue, LinearArgs& args) {
+// int8 codes, padded, and their sums, for the kernel that is returned. Zero points of x stay where
+// they are.
+LinearRun prepare_integers(const QuantizedActivation& x, const Planned& plan, CpuQueue& queue,
+                           LinearArgs& args) {
   const PackedLayout& l = plan.layout;
   const int64_t width = l.k_blocks * l.inputs, rows = x.codes.rows;
   const IntIsa& isa = integer_kernels_of(plan.kernel.isa);
@@ -261,9 +263,11 @@ void stage(const QuantizedActivation& x, const Planned& plan, CpuQueue& queue, L
   args.x_stride = as_it_is ? x.codes.stride : width;
   args.x_sums = s.sums;
   args.parts = l.parts;
-  if (!x.spec.asymmetric) return;
-  args.x_zeros = x.zero_points.data;
-  args.x_zero_stride = x.spec.block.rows == 1 ? x.zero_points.stride : 0;
+  if (x.spec.asymmetric) {
+    args.x_zeros = x.zero_points.data;
+    args.x_zero_stride = x.spec.block.rows == 1 ? x.zero_points.stride : 0;
+  }
+  return isa.run;
 }
 
 void describe_weight(const Weight& w, const PackedLayout& l, LinearArgs& args) {
@@ -333,13 +337,8 @@ void linear(View out, const Activation& x, const Weight& w, const Epilogue& e, Q
   describe_output(out, e, args);
   const bool integers = plan.kernel.arithmetic == Arithmetic::kInt8;
   if (plan.kernel.input != Input::kRunDtype) describe_scales(codes_for(x, w), plan.layout, args);
-  LinearRun run = kernels_of(q.isa).f32;
-  if (integers) {
-    stage(codes_for(x, w), plan, q, args);
-    run = integer_kernels_of(q.isa).run;
-  } else {
-    run = prepare_floats(input_form(x, w, plan), plan, q, args);
-  }
+  const LinearRun run = integers ? prepare_integers(codes_for(x, w), plan, q, args)
+                                 : prepare_floats(input_form(x, w, plan), plan, q, args);
 
   const int threads = q.pool.threads();
   std::byte* scratch = q.scratch(ScratchUse::kLinearWorkers).get(threads * kLinearScratchBytes);

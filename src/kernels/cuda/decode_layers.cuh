@@ -26,7 +26,6 @@ namespace {
 // would delay the row's words by what is on its way in all of the memory's queues.
 constexpr int kKeeps = 2;
 constexpr int kFarLooks = 3;  // by a lane a warp, for the row of attention
-constexpr int kInFlight = 2;  // stages: two cover the memory's latency at its full rate
 
 // ---- the warp that loads
 

@@ -9,10 +9,6 @@
 namespace mantissa::cuda {
 namespace {
 
-// A block has a multiprocessor to itself (gemv_sm90.cu says why).
-constexpr int kSharedLeast = 116 << 10;
-constexpr int kInFlight = 2;  // stages: more of them only make x wait in the queues of the memory
-
 template <class F>
 __global__ void __launch_bounds__(kRingThreads, 1)
     gemv_fp4_kernel__sm90(const __grid_constant__ GemvArgs a, const __grid_constant__ Plan p,
@@ -57,9 +53,7 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
     for (int ahead = kTilesAhead; r.stages < 3 && ahead >= 1; ahead /= 2)
       lay_out<F>(r, needs, r.piece, limit, ahead);
   }
-  if (a.stages > 0) r.stages = std::min(r.stages, a.stages);
-  r.in_flight = std::min(r.stages, a.in_flight > 0 ? a.in_flight : kInFlight);
-  r.bytes = std::max(r.bytes, kSharedLeast);
+  limit_ring(r, a);
   return r;
 }
 
@@ -77,8 +71,6 @@ void launch_format(const GemvArgs& a, cudaStream_t stream) {
           .shared_bytes = static_cast<size_t>(ring.bytes)},
          stream, a, p, ring);
 }
-
-constexpr int kLimbColsMax = 32768;  // longer rows take too much shared memory as limbs
 
 // run(Format) for these rows: limbs where one tile of mma's columns holds them.
 template <int kGroup, class Run>

@@ -11,12 +11,6 @@
 namespace mantissa::cuda {
 namespace {
 
-// A block has a multiprocessor to itself. Where two fit, the hardware deals a grid out by groups of
-// multiprocessors: some get two blocks, others none (int8_weight_only 31 -> 47 us).
-constexpr int kSharedLeast = 116 << 10;
-
-constexpr int kLimbColsMax = 32768;  // longer rows take too much shared memory as limbs
-
 constexpr int kLineOfXMax = 512 + 4 * kGemvRowsMax * 8;  // bytes that x's line of zeros takes
 constexpr int kScaledMax = 2;  // tokens; with more of them x takes longer than decoding saves
 
@@ -284,8 +278,6 @@ __global__ void __launch_bounds__(kRingThreads, 1)
 
 // ---- launch
 
-constexpr int kInFlight = 2;  // stages: more of them only make x wait in the queues of the memory
-
 // Rows in pieces of 2 KiB, or smaller ones where x leaves no room for two stages.
 template <class F>
 Ring ring_of(const GemvArgs& a, const Plan& p) {
@@ -296,9 +288,7 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
     lay_out<F>(r, {a.m * p.token_bytes, x_sum_count<F>(p.lines) * 4, p.groups, a.m}, r.piece,
                limit);
   }
-  if (a.stages > 0) r.stages = std::min(r.stages, a.stages);
-  r.in_flight = std::min(r.stages, a.in_flight > 0 ? a.in_flight : kInFlight);
-  r.bytes = std::max(r.bytes, kSharedLeast);
+  limit_ring(r, a);
   return r;
 }
 

@@ -10,7 +10,8 @@
 namespace mantissa::cuda {
 
 constexpr int kLimbCount = 3;
-constexpr int kLimbBits = 22;  // of the fixed-point number, without its sign
+constexpr int kLimbColsMax = 32768;  // longer rows take too much shared memory as limbs
+constexpr int kLimbBits = 22;        // of the fixed-point number, without its sign
 
 struct LimbScale {
   float scale, inverse;

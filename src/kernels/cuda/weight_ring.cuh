@@ -733,4 +733,18 @@ void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit,
   r.bytes = r.barriers + kRingBarriers * 8;
 }
 
+// Stages on their way: two cover the memory's latency at its full rate, more of them only make x
+// wait in its queues.
+constexpr int kInFlight = 2;
+// A block has a multiprocessor to itself. Where two fit, the hardware deals a grid out by groups of
+// multiprocessors: some get two blocks, others none (int8_weight_only 31 -> 47 us).
+constexpr int kSharedLeast = 116 << 10;
+
+// A ring of one linear, as its call may ask for it (benchmarks do).
+inline void limit_ring(Ring& r, const GemvArgs& a) {
+  if (a.stages > 0) r.stages = std::min(r.stages, a.stages);
+  r.in_flight = std::min(r.stages, a.in_flight > 0 ? a.in_flight : kInFlight);
+  r.bytes = std::max(r.bytes, kSharedLeast);
+}
+
 }  // namespace mantissa::cuda
