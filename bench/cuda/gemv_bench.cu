@@ -443,8 +443,9 @@ void time_layers(const char* name, int context) {
 }
 
 void run_layers() {
-  for (const char* name : {"bf16", "ptpc_fp8", "fp8", "fp8_weight_only", "int8", "int8_weight_only",
-                           "int4_weight_only", "int4_fp8"})
+  for (const char* name :
+       {"mxfp4_weight_only", "nvfp4_weight_only", "int4_weight_only", "bf16", "ptpc_fp8", "fp8",
+        "fp8_weight_only", "int8", "int8_weight_only", "int4_fp8"})
     time_layers(name, 128);
   for (const int context : {16, 256, 512, 1024, 4096, 16384}) time_layers("ptpc_fp8", context);
 }

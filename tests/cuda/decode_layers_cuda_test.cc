@@ -57,10 +57,13 @@ class RandomWeight {
         if (e4m3 && code % 128 == 127) code = 0;  // NaN
         bytes[static_cast<size_t>(i)] = std::byte{code};
       }
-      const double code_rms = e4m3 ? 120 : l.code_bits == 8 ? 74 : 4.6;
+      const bool e2m1 = *scheme.weight.elem == kE2M1;
+      const double code_rms = e4m3 ? 120 : l.code_bits == 8 ? 74 : e2m1 ? 2.9 : 4.6;
       std::uniform_real_distribution<double> scale(0.5 * spread / code_rms, spread / code_rms);
       for (int64_t i = 0; i < l.rows * l.groups; ++i) {
-        const double value = scale(random);
+        double value = scale(random);
+        if (*scheme.weight.scale == kE8M0) value = std::exp2(std::floor(std::log2(value)));
+        if (*scheme.weight.scale == kE4M3) value = static_cast<double>(8 + random() % 8) / 16;
         if (l.wide_scales) {
           reinterpret_cast<float*>(bytes.data() + l.scales)[i] = static_cast<float>(value);
         } else {
@@ -68,6 +71,10 @@ class RandomWeight {
               static_cast<uint16_t>(encode(kBF16, value, false));
         }
       }
+    }
+    if (scheme.weight.global_scale) {
+      for (int64_t i = 0; i < l.rows; ++i)
+        reinterpret_cast<float*>(bytes.data() + l.globals)[i] = static_cast<float>(spread / 2.9);
     }
     memory_.emplace(gpu, bytes.data(), l.bytes);
     weight_.data = memory_->as<std::byte>();
@@ -300,8 +307,9 @@ double relative_gap(const Tensor& a, const Tensor& b) {
 
 TEST_F(DecodeLayersCuda, EqualsTheOperations) {
   const Device gpu(kCudaOps, {});
-  for (const char* name : {"bf16", "fp8", "ptpc_fp8", "fp8_static", "fp8_weight_only", "int8",
-                           "int8_weight_only", "int4_weight_only", "int4_fp8"}) {
+  for (const char* name :
+       {"mxfp4_weight_only", "nvfp4_weight_only", "bf16", "fp8", "ptpc_fp8", "fp8_static",
+        "fp8_weight_only", "int8", "int8_weight_only", "int4_weight_only", "int4_fp8"}) {
     for (const Shape& shape : kShapes) {
       Problem problem(gpu, parse_scheme(name), shape);
       for (const int context : {1, 16, 17, 300, 1500}) {
@@ -339,7 +347,7 @@ TEST_F(DecodeLayersCuda, SeveralLaunches) {
 // Small: what the sanitizers run.
 TEST_F(DecodeLayersCuda, NanComesThrough) {
   const Device gpu(kCudaOps, {});
-  for (const char* name : {"bf16", "int4_weight_only"}) {
+  for (const char* name : {"bf16", "int4_weight_only", "mxfp4_weight_only", "nvfp4_weight_only"}) {
     Problem problem(gpu, parse_scheme(name), kShapes[2]);
     problem.set_context(17);
     const Tensor before = problem.at_once().x;

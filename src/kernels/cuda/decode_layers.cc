@@ -17,7 +17,9 @@ LayerLinear layer_linear(const DecodeLinear& linear) {
   const auto at = [&](int64_t offset) { return w.data + offset; };
   return {.w = reinterpret_cast<const unsigned char*>(at(l.codes)),
           .w_scale = l.groups > 0 ? at(l.scales) : nullptr,
-          .w_zero = l.asymmetric ? reinterpret_cast<const int8_t*>(at(l.zeros)) : nullptr,
+          .w_global = w.request.scheme.weight.global_scale
+                          ? reinterpret_cast<const float*>(at(l.globals))
+                          : nullptr,
           .bias = linear.bias,
           .x_scale = linear.static_scale};
 }
@@ -104,12 +106,13 @@ DeviceMemory make_decode_rows() {
 }
 
 KernelInfo decode_kernel(const CudaQueue& queue) {
-  return {"decode_layers__sm90", "decode_layers",
-          "sm_90a; one token; bf16; bf16, e4m3, int8 or int4 weights (groups of multiples of 128, "
-          "symmetric); head sizes 64, 128; KV cache of bf16, pages of 16",
-          queue.capability / 10 != 9 ? "needs a GPU of sm_90"
-          : queue.portable_only      ? "not with --isa portable"
-                                     : "runs"};
+  return {
+      "decode_layers__sm90", "decode_layers",
+      "sm_90a; one token; bf16; bf16, e4m3, int8, int4 (groups of multiples of 128, symmetric), "
+      "MXFP4 or NVFP4 weights; head sizes 64, 128; KV cache of bf16, pages of 16",
+      queue.capability / 10 != 9 ? "needs a GPU of sm_90"
+      : queue.portable_only      ? "not with --isa portable"
+                                 : "runs"};
 }
 
 std::string decode_why_not(const DecodePass& pass, Queue* queue) {

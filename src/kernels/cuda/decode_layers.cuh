@@ -50,23 +50,32 @@ __device__ void load_all(const Block<F>& b) {
 
 // ---- the warp that finishes
 
+// What row `row` of a linear is finished with, asked for before its sum is there.
+template <class F>
+__device__ Finish finish_of(const GemvArgs& a, int row, const void* residual) {
+  Finish f{1, 1, 0, 0};
+  if (F::kGlobals && a.w_global != nullptr) f.w_scale = a.w_global[row];
+  if (a.bias != nullptr) f.bias = a.bias[row];
+  if (residual != nullptr) f.residual = run_value(a, residual, row);
+  return f;
+}
 // Row lane % 16 of a tile; of the lanes whose `at` stands at one tile, 16 free it.
 template <class F>
 __device__ float finish_tile(const Block<F>& b, const GemvArgs& a, const Ring& ring,
-                             const RingCursor& at, float bias, float residual, bool frees) {
+                             const RingCursor& at, Finish f, bool frees) {
   constexpr bool kRowScales = F::kScales && F::kSubs == 0;
   const int row = static_cast<int>(threadIdx.x) % kRows;
   if (kRowScales) ptx::mbarrier_wait(b.barriers.params_full + at.of_tile(), at.tile_parity());
   ptx::mbarrier_wait(b.barriers.parts_full + at.of_tile(), at.tile_parity());
   const auto sum = sum_parts<F>(ring, b.shared, 1, at.of_tile(), row);
-  const float scale = row_scale<F>(ring, b.shared, at.of_tile(), row);
-  const float x_scale = a.x_scale != nullptr ? *a.x_scale : 1.0f;
+  if (!F::kGlobals) f.w_scale = row_scale<F>(ring, b.shared, at.of_tile(), row);
+  if (a.x_scale != nullptr) f.x_scale = *a.x_scale;
   __syncwarp();  // parts and scales have been read
   if (frees) {
     ptx::mbarrier_arrive(b.barriers.parts_empty + at.of_tile());
     if (kRowScales) ptx::mbarrier_arrive(b.barriers.params_empty + at.of_tile());
   }
-  return finished(sum, {scale, x_scale, bias, residual});
+  return finished(sum, f);
 }
 
 // Gate rows and up rows of the block's tiles, by a half of the warp each -> the gated row.
@@ -79,10 +88,10 @@ __device__ void finish_gate(const Block<F>& b, int layer, RingCursor& at) {
   uint32_t* words = b.d.rows.row(layer, kDecodeGateUp);
   for (int i = 0; i < share.count; i += 2, at.tile += 2) {
     const int row = share.tile(i + which) * kRows + lane % kRows;
-    const float bias = a.bias != nullptr ? a.bias[row] : 0.0f;
     RingCursor mine = at;
     mine.tile += which;
-    const float value = rounded<__nv_bfloat16>(finish_tile(b, a, ring, mine, bias, 0, true));
+    const float value =
+        rounded<__nv_bfloat16>(finish_tile(b, a, ring, mine, finish_of<F>(a, row, nullptr), true));
     const float up = __shfl_down_sync(0xffffffffu, value, kRows);
     exchange_tile(b.d.rows, words + share.tile(i) * kRows / 2, layer,
                   gate_value(b.d.gate, value) * up);
@@ -105,9 +114,8 @@ __device__ void finish_row(const Block<F>& b, int layer, int role, RingCursor& a
   const bool ends = role == kDecodeDown && layer == d.layer_count - 1;
   for (int i = 0; i < share.count; ++i, ++at.tile) {
     const int row = share.tile(i) * kRows + lane % kRows;
-    const float bias = a.bias != nullptr ? a.bias[row] : 0.0f;
-    const float residual = stream != nullptr ? run_value(a, stream, row) : 0.0f;
-    const float value = finish_tile(b, a, ring, at, bias, residual, lane < kRows);
+    const Finish f = finish_of<F>(a, row, stream);
+    const float value = finish_tile(b, a, ring, at, f, lane < kRows);
     if (!ends) {
       exchange_tile(d.rows, d.rows.row(layer, role) + share.tile(i) * kRows / 2, layer, value);
     } else if (lane < kRows) {
@@ -153,7 +161,7 @@ __device__ void stage_row(const Block<F>& b, int layer, int role, const RowSourc
   kept.release(reader.ring, b.barriers);
   if (from.gain != nullptr) norm_units(row, gains, from.gain, b.d.eps, fold);
   if constexpr (F::kLimbs > 0) {
-    reader.x_scale.x = stage_row_limbs(b, row, role);
+    reader.take_scale(stage_row_limbs(b, row, role));
   } else {
     stage_units(b, row, role, from.x_scale, fold);
   }

@@ -15,7 +15,7 @@ namespace mantissa::cuda {
 struct LayerLinear {
   const unsigned char* w = nullptr;  // [N, row_bytes]
   const void* w_scale = nullptr;     // as GemvArgs has them
-  const int8_t* w_zero = nullptr;
+  const float* w_global = nullptr;
   const float* bias = nullptr;     // [N]
   const float* x_scale = nullptr;  // [1] static scale of its input
 };
@@ -79,5 +79,6 @@ void decode_layers__sm90(const DecodeArgs& args, cudaStream_t stream);
 void decode_layers_e4m3__sm90(const DecodeArgs& args, cudaStream_t stream);
 void decode_layers_s8__sm90(const DecodeArgs& args, cudaStream_t stream);
 void decode_layers_s4__sm90(const DecodeArgs& args, cudaStream_t stream);
+void decode_layers_fp4__sm90(const DecodeArgs& args, cudaStream_t stream);
 
 }  // namespace mantissa::cuda

@@ -75,7 +75,7 @@ struct Block {
     a.w = l.w;
     a.row_bytes = s.row_bytes;
     a.w_scale = l.w_scale;
-    a.w_zero = l.w_zero;
+    a.w_global = l.w_global;
     a.bias = l.bias;
     if (F::kLimbs == 0 && !std::is_same_v<typename F::Value, __nv_bfloat16>)
       a.x_scale = reinterpret_cast<const float*>(shared + plan.x_scale);

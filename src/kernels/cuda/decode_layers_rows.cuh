@@ -202,10 +202,10 @@ __device__ float stage_row_limbs(const Block<F>& b, Row& row, int role) {
     if (row.col(u) >= cols) return;
     float v[kUnitCols];
     unpack<__nv_bfloat16>(v, unit);
-    put_limbs<F>(v, s.inverse, row.col(u), b.shared + b.plan.ring.x);
+    put_limbs(F{}, v, s.inverse, row.col(u), b.shared + b.plan.ring.x);
   });
   __syncwarp();  // the warp's x is there
-  return limb_result_scale(s);
+  return limb_result_scale<F>(s);
 }
 
 // The row as operands in shared memory, quantized where the scheme does so; bf16 that meets 8-bit

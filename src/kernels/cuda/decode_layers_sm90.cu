@@ -19,6 +19,8 @@ std::string decode_layers_sm90_why_not(const DecodeArgs& d) {
       return "int4 groups of other sizes than multiples of 128";
     if (d.weight == GemvWeight::kS4 && s.k % 128 != 0) return "int4 rows of no whole blocks";
   }
+  for (const RoleShape& s : d.roles)
+    if (d.weight == GemvWeight::kMini4 && s.k % 256 != 0) return "FP4 rows of no whole lines";
   if (d.roles[kDecodeGateUp].n % (2 * kRows) != 0) return "gates of no whole tiles";
   if (d.weight == GemvWeight::kS8 && d.input == GemvInput::kE4M3) return "int8 with e4m3";
   if (d.weight == GemvWeight::kS4 && d.input == GemvInput::kS8) return "int4 with int8";
@@ -35,6 +37,8 @@ void decode_layers__sm90(const DecodeArgs& d, cudaStream_t stream) {
       return decode_layers_s8__sm90(d, stream);
     case GemvWeight::kS4:
       return decode_layers_s4__sm90(d, stream);
+    case GemvWeight::kMini4:
+      return decode_layers_fp4__sm90(d, stream);
     default:
       check(false, "decode_layers: weights that decode_layers_sm90_why_not takes");
   }

@@ -14,13 +14,12 @@ __global__ void __launch_bounds__(kRingThreads, 1)
     gemv_fp4_kernel__sm90(const __grid_constant__ GemvArgs a, const __grid_constant__ Plan p,
                           const __grid_constant__ Ring ring) {
   extern __shared__ __align__(128) unsigned char shared[];
-  __shared__ Fp4Staged staged;
+  __shared__ float x_scale[kMultiplyWarps][kGemvRowsMax];
   const RingBarriers barriers(shared + ring.barriers);
   const Share share = share_of(deal_of((a.n + kRows - 1) / kRows, static_cast<int>(gridDim.x)));
   const int warp = static_cast<int>(threadIdx.x) / 32;
   ptx::grid_dependency_launch();  // the next grid waits for room
   if (warp == kLoadWarp) barriers.init(ring.stages, true, 32);
-  if (threadIdx.x == 0) staged.tables = {kAboveLow, kBelowLow};
   __syncthreads();  // the barriers exist
   if (warp == kLoadWarp) {
     LoadCursor at;
@@ -28,16 +27,17 @@ __global__ void __launch_bounds__(kRingThreads, 1)
   }
   ptx::grid_dependency_wait();  // x is written, and what reads out is done
   if (warp == kFinishWarp) {
-    GemvArgs with_scale = a;
-    with_scale.x_scale = staged.x_scale;
-    with_scale.x_scale_stride = 1;
     RingCursor at;
-    return finish<F>(with_scale, ring, shared, barriers, share, at);
+    return finish<F>(a, ring, shared, barriers, share, at);
   }
-  stage_fp4<F>(a, p, shared + ring.x, staged);
-  ptx::named_barrier(1, kMultiplyThreads);  // x is there
-  const Fp4Tables tables = staged.tables;
-  Fp4Consumer<F>(a, p, ring, shared, barriers, share.count * ring.pieces).run(tables);
+  stage_fp4<F>(a, p, shared + ring.x, x_scale[warp]);
+  RingCursor at;
+  const int stages = share.count * ring.pieces;
+  Consumer<F> reader{a, p, ring, shared, barriers, at, stages};
+  reader.take_scales(x_scale[warp]);
+  Ahead<F> ahead;
+  ahead.held = false;
+  if (stages > 0) consume(reader, ahead, {}, stages);
 }
 
 template <class F>
@@ -45,13 +45,10 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
   Ring r{};
   const int limit = a.shared_kib > 0 ? a.shared_kib << 10 : kRingSharedMax;
   const RingNeeds needs{a.m * p.token_bytes, 0, p.groups, a.m};
-  // Where x and the scales of long rows leave room for few stages: scales of fewer tiles, smaller
-  // pieces.
+  // Where x leaves room for few stages: smaller pieces.
   for (int piece = a.piece > 0 ? a.piece : kPieceMax; r.stages < 2 && piece >= kLine; piece /= 2) {
     cut_rows(r, static_cast<int>(a.row_bytes), piece);
-    r.stages = 0;
-    for (int ahead = kTilesAhead; r.stages < 3 && ahead >= 1; ahead /= 2)
-      lay_out<F>(r, needs, r.piece, limit, ahead);
+    lay_out<F>(r, needs, r.piece, limit);
   }
   limit_ring(r, a);
   return r;
@@ -95,7 +92,8 @@ std::string gemv_fp4_sm90_why_not(const GemvArgs& a) {
   if (a.group_cols != 32 && a.group_cols != 16) return "groups of other than 32 and 16";
   if (a.input != GemvInput::kRun || a.run_is_f16) return "activations other than bf16";
   if (a.m > kGemvRowsMax) return "more than 8 rows";
-  if (a.k == 0 || a.k % 128 != 0) return "K is no multiple of 128";
+  if (a.k == 0 || a.k % (a.group_cols == 32 ? 256 : 128) != 0)
+    return "K is no multiple of 128 or 256";
   if (reinterpret_cast<uintptr_t>(a.x) % 16 != 0 || a.x_stride % 8 != 0)
     return "rows of the activation are no multiple of 16 bytes apart";
   const bool fits = with_fp4(a, [&](auto format) {

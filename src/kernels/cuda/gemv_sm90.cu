@@ -185,11 +185,11 @@ __device__ float stage_limbs(const Plan& p, unsigned char* x) {
     __syncwarp();  // both lines are read
     float v[8];
     unpack<__nv_bfloat16>(v, unit);
-    put_limbs<F>(v, s.inverse, line * 256 + lane * 8, x);
+    put_limbs(F{}, v, s.inverse, line * 256 + lane * 8, x);
     unpack<__nv_bfloat16>(v, other);
-    if (second < p.lines) put_limbs<F>(v, s.inverse, second * 256 + lane * 8, x);
+    if (second < p.lines) put_limbs(F{}, v, s.inverse, second * 256 + lane * 8, x);
   }
-  return limb_result_scale(s);
+  return limb_result_scale<F>(s);
 }
 
 // What the warp's x was divided by, where it was: of one token or two.

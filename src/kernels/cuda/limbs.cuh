@@ -33,9 +33,10 @@ __device__ inline uint32_t amax_bits(const uint4& v) {
   return max(max(pair_amax_bits(v.x), pair_amax_bits(v.y)),
              max(pair_amax_bits(v.z), pair_amax_bits(v.w)));
 }
-// What a result is multiplied with: codes are summed 16 times as large.
-__device__ inline float limb_result_scale(const LimbScale& s) {
-  return s.scale / 16;
+// What a result is multiplied with.
+template <class F>
+__device__ float limb_result_scale(const LimbScale& s) {
+  return s.scale / F::kLimbTimes;
 }
 
 __device__ inline float join_limbs(float l0, float l1, float l2) {
@@ -51,7 +52,7 @@ __device__ inline uint32_t raised_limbs(float v, float inverse) {
 // Eight values from column `col` (a multiple of 8) on -> limbs at x, as Consumer::read_x reads
 // them: for each half of a word's nibbles a lane's 16 bytes, limbs 64 bytes apart.
 template <class F>
-__device__ void put_limbs(const float (&v)[8], float inverse, int col, unsigned char* x) {
+__device__ void put_limbs(F, const float (&v)[8], float inverse, int col, unsigned char* x) {
   static_assert(F::kSubs == 1 && F::kLimbs == kLimbCount);
   constexpr int kValues = F::kBlockValues;
   unsigned char* block = x + col / kValues * F::kXBlock;

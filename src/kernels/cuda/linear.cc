@@ -298,6 +298,9 @@ bool takes_codes(const WeightRequest& r) {
   const bool exact = *w.scale == kE8M0 || *w.scale == kE4M3;
   return exact && (group == 32 || (group == 16 && *w.elem == kE2M1));
 }
+bool takes_fp4(const WeightRequest& r) {
+  return takes_codes(r) && *r.scheme.weight.elem == kE2M1;
+}
 GemvInput input_of_s4(const WeightRequest& r) {
   const Spec& a = r.scheme.activation;
   return !a.quantized() ? GemvInput::kRun : is_e4m3(a) ? GemvInput::kE4M3 : GemvInput::kS8;
@@ -336,7 +339,7 @@ constexpr CudaLinearKernel kKernels[] = {
      "codes that are decoded to bf16 first",
      90,
      true,
-     [](const WeightRequest& r) { return takes_codes(r) && *r.scheme.weight.elem == kE2M1; },
+     takes_fp4,
      try_gemv_fp4},
     {{"gemm_rows_run_run_bf16__sm90"},
      "sm_90a, bf16 weights and activations, 9 to 128 rows",
@@ -509,6 +512,8 @@ std::optional<GemvFormats> gemv_formats(const WeightRequest& r) {
   if (takes_e4m3_run(r)) return GemvFormats{GemvWeight::kE4M3, GemvInput::kRun};
   if (takes_s8_run(r)) return GemvFormats{GemvWeight::kS8, GemvInput::kRun};
   if (takes_s4_any(r)) return GemvFormats{GemvWeight::kS4, input_of_s4(r)};
+  if (takes_fp4(r) && !r.scheme.activation.quantized())
+    return GemvFormats{GemvWeight::kMini4, GemvInput::kRun};
   return std::nullopt;
 }
 

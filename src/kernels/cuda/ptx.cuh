@@ -360,6 +360,11 @@ __device__ inline uint32_t and_xor(uint32_t a, uint32_t mask, uint32_t flip) {
   return out;
 }
 
+// What the compiler takes for unknown from here on: a constant that shall stay in its register.
+__device__ inline void keep(uint32_t& word) {
+  asm("" : "+r"(word));
+}
+
 // Bytes of low (0 to 3) and high (4 to 7) by the lowest four nibbles of `selector`; one whose top
 // bit is set gives the chosen byte's sign, eight times.
 __device__ inline uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {

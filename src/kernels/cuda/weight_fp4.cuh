@@ -4,6 +4,7 @@
 // scaled and added in float32.
 #pragma once
 
+#include "kernels/cuda/quantize_row.cuh"
 #include "kernels/cuda/weight_ring.cuh"
 
 namespace mantissa::cuda {
@@ -24,7 +25,8 @@ struct Fp4 {
   static constexpr bool kZeros = false;
   static constexpr int kLimbs = kLimbed ? kLimbCount : 0;
   static constexpr bool kFixedPitch = false;
-  static constexpr bool kPaddedScales = true;
+  static constexpr bool kStageScales = true;
+  static constexpr int kLimbTimes = 2;
   static constexpr bool kGlobals = true;
   static constexpr bool kScales = true;
   static constexpr bool kTiles = false;
@@ -37,6 +39,9 @@ struct Fp4 {
   static constexpr int kTokens = (kLimbed ? 2 : 8 * kColumnTiles) / kParties;
 };
 
+template <class F>
+concept IsFp4 = F::kWeight == GemvWeight::kMini4;
+
 // ---- tokens as limbs
 
 constexpr int kChunk = 32;  // columns that one mma sums
@@ -46,8 +51,9 @@ __device__ inline int fp4_limb_at(int unit, int limb) {
   const int chunk = unit / 4;
   return (chunk / 2 * kLimbCount + limb) * 64 + unit % 4 * 16 + chunk % 2 * 8;
 }
-__device__ inline void put_fp4_limbs(const float (&v)[8], float inverse, int unit,
-                                     unsigned char* x) {
+template <IsFp4 F>
+__device__ void put_limbs(F, const float (&v)[8], float inverse, int col, unsigned char* x) {
+  const int unit = col / 8;
   uint32_t half[2][kLimbCount];
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
@@ -72,80 +78,57 @@ __device__ inline void put_fp4_limbs(const float (&v)[8], float inverse, int uni
 constexpr uint32_t kAboveLow = 0x04030200u, kAboveHigh = 0x0d090705u;  // 0, value + 1
 constexpr uint32_t kBelowLow = 0xfdfeff00u, kBelowHigh = 0xf4f8fafcu;  // -value
 constexpr uint32_t kTurn = 0x88888888u;
-// The lower halves from shared memory, so that they stay in registers: constants would be moved
-// there for every use.
-struct Fp4Tables {
-  uint32_t above_low, below_low;
-};
-// What staging leaves besides the tokens.
-struct Fp4Staged {
-  uint32_t amax[kGemvRowsMax][kMultiplyWarps];  // of a warp, as bits of float32
-  float x_scale[kGemvRowsMax];
-  Fp4Tables tables;
-};
 
-// bf16 tokens, 16-byte aligned, into place: limbs from the last two thirds of it, since limbs of a
-// unit only overwrite what is not after it; f16 in a unit's own place.
+// The calling warp's lines of bf16 tokens, 16-byte aligned, into place: each line is copied to the
+// end of its own and made into operands there. x_scale: what the warp's results are multiplied
+// with, [tokens].
 template <class F>
-__device__ void stage_fp4(const GemvArgs& a, const Plan& p, unsigned char* x, Fp4Staged& staged) {
+__device__ void stage_fp4(const GemvArgs& a, const Plan& p, unsigned char* x, float* x_scale) {
   constexpr bool kLimbed = F::kLimbs > 0;
-  const int units = p.lines * 2 * F::kBlockValues / 8, thread = static_cast<int>(threadIdx.x);
-  const auto copied = [&](int m) {
-    return reinterpret_cast<uint4*>(x + m * p.token_bytes + (kLimbed ? units * 8 : 0));
+  constexpr int kPlace = 2 * F::kXBlock, kCols = 2 * F::kBlockValues;  // of a line
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const auto unit = [&](int m, int line) {
+    return reinterpret_cast<uint4*>(x + m * p.token_bytes + (line + 1) * kPlace - kCols * 2) + lane;
   };
   for (int m = 0; m < a.m; ++m) {
     const unsigned char* row = static_cast<const unsigned char*>(a.x) + m * a.x_stride * 2;
-    uint4* to = copied(m);
-    for (int u = thread; u < units; u += kMultiplyThreads) {
-      const int there = min(16, max(0, a.k * 2 - u * 16));
-      ptx::copy_async(to + u, row + (there > 0 ? u * 16 : 0), there);
+    for (int line = warp; line < p.lines; line += kMultiplyWarps) {
+      const int at = line * kCols * 2 + lane * 16, there = min(16, max(0, a.k * 2 - at));
+      ptx::copy_async(unit(m, line), row + (there > 0 ? at : 0), there);
     }
   }
   ptx::copy_commit();
-  ptx::copy_wait<0>();  // a thread's own units
+  ptx::copy_wait<0>();  // the lane's own units
   for (int m = 0; m < a.m; ++m) {
-    const uint4* from = copied(m);
     uint32_t amax = 0;
 #pragma unroll 2
-    for (int u = thread; u < units; u += kMultiplyThreads) amax = max(amax, amax_bits(from[u]));
+    for (int line = warp; line < p.lines; line += kMultiplyWarps)
+      amax = max(amax, amax_bits(*unit(m, line)));
     amax = __reduce_max_sync(0xffffffffu, amax);
-    if (thread % 32 == 0) staged.amax[m][thread / 32] = amax;
-  }
-  ptx::named_barrier(1, kMultiplyThreads);  // every warp's maximum is there
-  for (int m = 0; m < a.m; ++m) {
-    const uint32_t amax = __reduce_max_sync(0xffffffffu, staged.amax[m][thread % kMultiplyWarps]);
     float scale, inverse;
     if constexpr (kLimbed) {
       const LimbScale s = limb_scale(amax);
-      scale = s.scale / 2, inverse = s.inverse;  // codes are twice as large
+      scale = limb_result_scale<F>(s), inverse = s.inverse;
     } else {
       const HalfScale s = half_scale(amax);
       scale = s.result * 0x1p14f, inverse = s.inverse;  // codes are 2^-14 as large
     }
-    if (thread == 0) {
-      if (a.x_scale != nullptr) scale *= a.x_scale[m * a.x_scale_stride];
-      if (a.x_global != nullptr) scale *= *a.x_global;
-      staged.x_scale[m] = scale;
-    }
-    uint4* from = copied(m);
+    if (lane == 0) x_scale[m] = a.x_global != nullptr ? scale * *a.x_global : scale;
 #pragma unroll 1
-    for (int base = 0; base < units; base += kMultiplyThreads) {
-      const int u = base + thread;
-      uint4 unit{};
-      if (u < units) unit = from[u];
-      if (kLimbed) ptx::named_barrier(1, kMultiplyThreads);  // these units are read
+    for (int line = warp; line < p.lines; line += kMultiplyWarps) {
       float v[8];
-      unpack<__nv_bfloat16>(v, unit);
-      if (u >= units) continue;
+      unpack<__nv_bfloat16>(v, *unit(m, line));
       if constexpr (kLimbed) {
-        put_fp4_limbs(v, inverse, u, x + m * p.token_bytes);
+        __syncwarp();  // the line is read
+        put_limbs(F{}, v, inverse, line * kCols + lane * 8, x + m * p.token_bytes);
       } else {
 #pragma unroll
         for (float& value : v) value *= inverse;
-        from[u] = pack<__half>(v);
+        *unit(m, line) = pack<__half>(v);
       }
     }
   }
+  __syncwarp();  // the warp's x is there
 }
 
 // ---- products
@@ -170,10 +153,10 @@ struct Fp4Column {
   }
 };
 
-// A block of 128 codes of two rows, its scales, and (limbs) what it meets.
+// A block of 128 codes of two rows, and its scales.
 template <class F>
 struct Fp4Block {
-  uint4 codes[2], x[F::kLimbs > 0 ? 2 : 1];
+  uint4 codes[2];
   std::conditional_t<F::kGroup == 32, uint2, uint4> scales[2];
 
   // Scale of chunk i (parties: of pair i of groups) for row r: bf16 in order, or one of two by the
@@ -193,6 +176,11 @@ struct Fp4Block {
 // Integers on top of this, 1.5 * 2^23 as a float, are the low bits of that float.
 constexpr int32_t kFloatUnits = 0x4b400000;
 
+// The lower halves of both tables, in registers: constants would be moved there for every use.
+struct Fp4Tables {
+  uint32_t above_low, below_low;
+};
+
 // Sums of chunk i: of the bytes of kAbove, then of kBelow.
 __device__ inline void multiply_chunk(int32_t (&d)[4], const uint4 (&codes)[2], const uint4 (&x)[2],
                                       const Fp4Tables& tables, int i) {
@@ -211,15 +199,15 @@ __device__ inline void multiply_chunk(int32_t (&d)[4], const uint4 (&codes)[2], 
   ptx::mma_s8(d, below, x0, x1);
 }
 template <class F>
-__device__ void multiply_fp4(float (&sums)[1][4], const Fp4Block<F>& block, const Fp4Tables& tables,
-                             uint32_t selector) {
+__device__ void multiply_fp4(float (&sums)[1][4], const Fp4Block<F>& block, const uint4 (&x)[2],
+                             const Fp4Tables& tables, uint32_t selector) {
   constexpr int kTogether = F::kChunks ? 2 : 1;  // chunks
 #pragma unroll
   for (int i = 0; i < 4 / kTogether; ++i) {
     int32_t d[4] = {kFloatUnits, kFloatUnits, kFloatUnits, kFloatUnits};
 #pragma unroll
     for (int c = 0; c < kTogether; ++c)
-      multiply_chunk(d, block.codes, block.x, tables, i * kTogether + c);
+      multiply_chunk(d, block.codes, x, tables, i * kTogether + c);
     const float scale[2] = {block.scale(0, i, selector), block.scale(1, i, selector)};
 #pragma unroll
     for (int j = 0; j < 4; ++j)
@@ -266,87 +254,76 @@ __device__ void multiply_fp4(float (&sums)[F::kColumnTiles][4], const Fp4Block<F
   }
 }
 
-// A warp's way through the stages of a share: four blocks of each, in registers; a block of the
-// next stage takes the place of one that has been multiplied if that stage is there by then.
-template <class F>
-struct Fp4Consumer {
+// A stage that has been read: the warp's four blocks of it.
+template <IsFp4 F>
+struct Ahead<F> {
+  Fp4Block<F> blocks[kUnitLines * 2];
+  bool held;
+};
+
+// A warp's way through the stages of a share: a block of the next stage takes the place of one that
+// has been multiplied if that stage is there by then.
+template <IsFp4 F>
+struct Consumer<F> {
   static constexpr int kBlocks = kUnitLines * 2;
   static constexpr bool kLimbed = F::kLimbs > 0;
-  static constexpr int kTogether =
-      F::kGroup == 32 ? 2 : 4;  // blocks that are read behind one branch
+  using Blocks = Fp4Block<F>[kBlocks];
+  using Operands = uint4[kBlocks][2];  // limbs
+  using TileSums = float[F::kColumnTiles][4];
+
   const GemvArgs& a;
   const Plan& p;
   const Ring& ring;
   unsigned char* shared;
   const RingBarriers& barriers;
-  RingCursor at;  // what is read next
-  int left;       // stages that are not read
-  int piece = 0;  // of its tile
-  Fp4Column column;
-  Fp4Block<F> blocks[kBlocks];
+  RingCursor& at;  // what is read next
+  int left;        // stages that are not read
+  int piece = 0;   // of its tile
+  int keeps = 0;   // last stages whose places do not become free yet (Kept)
+  // What the warp's results are multiplied with: limbs: of the lane's token (leave()); f16: of its
+  // two tokens of each tile of columns.
+  float2 x_scale[F::kColumnTiles] = {};
 
-  __device__ Fp4Consumer(const GemvArgs& a, const Plan& p, const Ring& ring, unsigned char* shared,
-                         const RingBarriers& barriers, int stages)
-      : a(a),
-        p(p),
-        ring(ring),
-        shared(shared),
-        barriers(barriers),
-        left(stages),
-        column(Fp4Column::of<F>(lane(), a.m)) {
-#pragma unroll
-    for (Fp4Block<F>& block : blocks) block = {};
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  __device__ Place place(int of_piece) const { return place_in(ring, a.row_bytes, of_piece); }
+  // A block's place in the row and in its piece, whether it is there.
+  __device__ static int block_at(int line, int b) {
+    return (line + b / 2 * kMultiplyWarps) * 2 + b % 2;
   }
-
-  __device__ static int warp() {
-    return static_cast<int>(threadIdx.x) / 32;
-  }
-  __device__ static int lane() {
-    return static_cast<int>(threadIdx.x) % 32;
-  }
-  // The warp's first block of a piece, in a row; how many are its.
-  __device__ int first(int of_piece) const {
-    return of_piece * (ring.piece / 64) + warp() * kBlocks;
-  }
-  __device__ int count(int of_piece) const {
-    return min(ring.piece / 64 - warp() * kBlocks, p.blocks - first(of_piece));
+  __device__ static bool has(const Place& of, int b) {
+    return of.bytes > b / 2 * kMultiplyWarps * kLine + b % 2 * 64;
   }
   __device__ bool is_there() const {
     return __all_sync(0xffffffffu, ptx::mbarrier_test_wait(barriers.full + at.slot, at.parity));
   }
-  __device__ void wait() const {
-    ptx::mbarrier_wait(barriers.full + at.slot, at.parity);
-  }
-  // Block b of the stage to be read; zeros for one that is another warp's.
-  __device__ void load(int b) {
-    Fp4Block<F>& block = blocks[b];
-    const bool mine = b < count(piece);
-    const int row = lane() / 4, quad = lane() % 4;
-    const unsigned char* codes = shared + at.slot * ring.stage_bytes + row * ring.pitch +
-                                 (warp() * kBlocks + b) * 64 + quad * 16;
-    const unsigned char* scales = shared + ring.params +
-                                  at.params_slot(ring) * static_cast<unsigned>(ring.params_bytes) +
-                                  row * ring.scale_pitch + (first(piece) + b) * F::kSubs * 2;
+  __device__ void wait() const { ptx::mbarrier_wait(barriers.full + at.slot, at.parity); }
+
+  // Block b of the stage to be read; zeros for one that is not there.
+  __device__ void load(Blocks& blocks, const Place& of, int b) const {
+    using Scales = std::remove_reference_t<decltype(blocks[b].scales[0])>;
+    const bool is = has(of, b);
+    const int row = lane() / 4, block = block_at(of.in_piece, b);
+    const unsigned char* stage = shared + at.slot * ring.stage_bytes;
+    const unsigned char* codes = stage + row * ring.pitch + block * 64 + lane() % 4 * 16;
+    const unsigned char* scales =
+        stage + ring.scales + row * ring.scale_pitch + block * F::kSubs * 2;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      using Scales = std::remove_reference_t<decltype(block.scales[0])>;
-      block.codes[r] = mine ? *reinterpret_cast<const uint4*>(codes + r * 8 * ring.pitch) : uint4{};
-      block.scales[r] =
-          mine ? *reinterpret_cast<const Scales*>(scales + r * 8 * ring.scale_pitch) : Scales{};
-    }
-    if constexpr (kLimbed) {
-      if (ring.pieces > 1) load_x(b, piece);
+      blocks[b].codes[r] =
+          is ? *reinterpret_cast<const uint4*>(codes + r * 8 * ring.pitch) : uint4{};
+      blocks[b].scales[r] =
+          is ? *reinterpret_cast<const Scales*>(scales + r * 8 * ring.scale_pitch) : Scales{};
     }
   }
   // The limbs that block b of a piece meets; lanes of columns beyond keep their zeros.
-  __device__ void load_x(int b, int of_piece) {
-    if (!column.used || b >= count(of_piece)) return;
-    const unsigned char* x = shared + ring.x + column.token * p.token_bytes + column.limb * 64 +
-                             lane() % 4 * 16 + (first(of_piece) + b) * F::kXBlock;
+  __device__ void load_x(Operands& x, const Fp4Column& column, const Place& of, int b) const {
+    if (!column.used || !has(of, b)) return;
+    const unsigned char* at = shared + ring.x + column.token * p.token_bytes + column.limb * 64 +
+                              lane() % 4 * 16 + block_at(of.line, b) * F::kXBlock;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      uint4& to = blocks[b].x[i];
-      const unsigned char* from = x + i * F::kXBlock / 2;
+      uint4& to = x[b][i];
+      const unsigned char* from = at + i * F::kXBlock / 2;
       if constexpr (!F::kChunks) {
         to = *reinterpret_cast<const uint4*>(from);
       } else if (column.party == 0) {
@@ -358,46 +335,48 @@ struct Fp4Consumer {
       }
     }
   }
-  // The stage's place is free, and the tile's scales after its last stage.
+  // The stage has been read.
   __device__ void release() {
-    ptx::mbarrier_arrive(barriers.empty + at.slot);
+    if (left > keeps) ptx::mbarrier_arrive(barriers.empty + at.slot);
     at.next_stage(ring);
     --left;
     if (++piece < ring.pieces) return;
-    ptx::mbarrier_arrive(barriers.params_empty + at.params_slot(ring));
     piece = 0;
     ++at.tile;
   }
-  __device__ void read() {
-    wait();
+  // All blocks of the next stage, which is there.
+  __device__ void read(Blocks& blocks) {
+    const Place of = place(piece);
 #pragma unroll
-    for (int b = 0; b < kBlocks; ++b) load(b);
+    for (int b = 0; b < kBlocks; ++b) load(blocks, of, b);
     release();
   }
-  // Block b of a piece, as it was read.
-  __device__ void multiply(float (&sums)[F::kColumnTiles][4], int b, int of_piece,
-                           const Fp4Tables& tables) const {
-    if constexpr (kLimbed) {
-      const uint32_t selector = lane() % 2 == 0 ? 0x1044 : 0x3244;  // byte 4: 0
-      multiply_fp4<F>(sums, blocks[b], tables, selector);
-    } else {
-      if (b >= count(of_piece)) return;
-      const uint32_t selector = lane() % 4 < 2 ? 0x1044 : 0x3244;
-      const unsigned char* x[F::kColumnTiles];
+  // The next stage, if there is one that has landed.
+  __device__ void look_ahead(Ahead<F>& ahead) {
+    if (ahead.held || left == 0 || !is_there()) return;
+    read(ahead.blocks);
+    ahead.held = true;
+  }
+  // f16: block b of a piece.
+  __device__ void multiply_halves(TileSums& sums, const Blocks& blocks, const Fp4Column& column,
+                                  const Place& of, int b) const {
+    if (!has(of, b)) return;
+    const uint32_t selector = lane() % 4 < 2 ? 0x1044 : 0x3244;
+    const unsigned char* x[F::kColumnTiles];
 #pragma unroll
-      for (int t = 0; t < F::kColumnTiles; ++t) {
-        const int token = min(column.token + t * F::kTokens / F::kColumnTiles, a.m - 1);
-        x[t] = shared + ring.x + token * p.token_bytes + lane() % 4 * 16 +
-               (first(of_piece) + b) * F::kXBlock;
-      }
-      multiply_fp4<F>(sums, blocks[b], x, column.used, selector);
+    for (int t = 0; t < F::kColumnTiles; ++t) {
+      const int token = min(column.token + t * F::kTokens / F::kColumnTiles, a.m - 1);
+      x[t] = shared + ring.x + token * p.token_bytes + lane() % 4 * 16 +
+             block_at(of.line, b) * F::kXBlock;
     }
+    multiply_fp4<F>(sums, blocks[b], x, column.used, selector);
   }
   // The warp's part of a tile.
-  __device__ void leave(float (&sums)[F::kColumnTiles][4], const RingCursor& tile) const {
+  __device__ void leave(TileSums& sums, const RingCursor& tile) const {
     const unsigned of_tile = tile.of_tile();
     ptx::mbarrier_wait(barriers.parts_empty + of_tile, tile.tile_parity() ^ 1);
-    float* part = parts_of<F>(ring, shared, a.m, of_tile) + warp() * a.m * kRows + lane() / 4;
+    float* part = parts_of<F>(ring, shared, a.m, of_tile) +
+                  static_cast<int>(threadIdx.x) / 32 * a.m * kRows + lane() / 4;
     const int quad = lane() % 4;
     if constexpr (kLimbed) {
 #pragma unroll
@@ -405,7 +384,7 @@ struct Fp4Consumer {
         const float last = __shfl_down_sync(0xffffffffu, sums[0][2 * r], 2);
         float sum = join_limbs(sums[0][2 * r], sums[0][2 * r + 1], last);
         if (F::kParties > 1) sum += __shfl_down_sync(0xffffffffu, sum, 1);
-        if (quad < a.m) part[quad * kRows + r * 8] = sum;
+        if (quad < a.m) part[quad * kRows + r * 8] = sum * x_scale[0].x;
       }
     } else {
 #pragma unroll
@@ -416,52 +395,87 @@ struct Fp4Consumer {
           sum += __shfl_down_sync(0xffffffffu, sum, 2);
           token = quad < 2 ? token + i / 4 * 4 : kGemvRowsMax;
         }
-        if (token < a.m) part[token * kRows + i % 4 / 2 * 8] = sum;
+        const float2& scale = x_scale[i / 4];
+        if (token < a.m)
+          part[token * kRows + i % 4 / 2 * 8] = sum * (i % 2 == 0 ? scale.x : scale.y);
       }
     }
     ptx::mbarrier_arrive(barriers.parts_full + of_tile);  // the part is written
   }
-
-  // x is staged; the warp leaves its part of every tile.
-  __device__ void run(const Fp4Tables& tables) {
-    if (left == 0) return;
-    float sums[F::kColumnTiles][4] = {};
-    RingCursor tile;
-    if constexpr (kLimbed) {
+  __device__ void take_scale(float scale) {
+    x_scale[0].x = scale;
+  }
+  // x_scale from those of the warp's tokens, [a.m].
+  __device__ void take_scales(const float* of_tokens) {
+    const int quad = lane() % 4;
 #pragma unroll
-      for (int b = 0; b < kBlocks; ++b) load_x(b, 0);
-    }
-    read();
-    int multiplied = 0;  // pieces of the tile
-    while (true) {
-      const bool early = left > 0 && is_there();
-#pragma unroll
-      for (int b = 0; b < kBlocks; ++b) {
-        multiply(sums, b, multiplied, tables);
-        if (early && b % kTogether == kTogether - 1) {
-#pragma unroll
-          for (int c = b + 1 - kTogether; c <= b; ++c) load(c);
-        }
-      }
-      if (++multiplied == ring.pieces) {
-        leave(sums, tile);
-#pragma unroll
-        for (auto& tile_sums : sums) {
-#pragma unroll
-          for (float& sum : tile_sums) sum = 0;
-        }
-        ++tile.tile;
-        multiplied = 0;
-      }
-      if (early) {
-        release();
-      } else if (left > 0) {
-        read();
-      } else {
-        return;
-      }
+    for (int t = 0; t < F::kColumnTiles; ++t) {
+      const int first = kLimbed ? quad : F::kParties > 1 ? quad % 2 * 2 + t * 4 : quad * 2;
+      x_scale[t].x = of_tokens[min(first, a.m - 1)];
+      x_scale[t].y = of_tokens[min(first + 1, a.m - 1)];
     }
   }
 };
+
+// x is staged; the warp leaves its part of every tile. tile: of the first stage.
+template <IsFp4 F>
+__device__ void consume(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, int stages) {
+  using Reader = Consumer<F>;
+  constexpr int kTogether = F::kGroup == 32 ? 2 : 4;  // blocks that are read behind one branch
+  constexpr bool kLimbed = F::kLimbs > 0;
+  const Ring& ring = reader.ring;
+  const Fp4Column column = Fp4Column::of<F>(Reader::lane(), reader.a.m);
+  Fp4Tables tables{kAboveLow, kBelowLow};
+  ptx::keep(tables.above_low);
+  ptx::keep(tables.below_low);
+  const uint32_t selector = Reader::lane() % 2 == 0 ? 0x1044 : 0x3244;  // byte 4: 0
+  typename Reader::Operands x = {};
+  typename Reader::TileSums sums = {};
+  Place of = reader.place(0);  // what is multiplied
+  if constexpr (kLimbed) {
+#pragma unroll
+    for (int b = 0; b < Reader::kBlocks; ++b) reader.load_x(x, column, of, b);
+  }
+  if (!ahead.held) {
+    reader.wait();
+    reader.read(ahead.blocks);
+  }
+  int multiplied = 0;  // pieces of the tile
+  while (true) {
+    const bool early = reader.left > 0 && reader.is_there();
+    const Place next = reader.place(reader.piece);
+#pragma unroll
+    for (int b = 0; b < Reader::kBlocks; ++b) {
+      if constexpr (kLimbed) {
+        multiply_fp4<F>(sums, ahead.blocks[b], x[b], tables, selector);
+        if (ring.pieces > 1) reader.load_x(x, column, next, b);
+      } else {
+        reader.multiply_halves(sums, ahead.blocks, column, of, b);
+      }
+      if (early && b % kTogether == kTogether - 1) {
+#pragma unroll
+        for (int c = b + 1 - kTogether; c <= b; ++c) reader.load(ahead.blocks, next, c);
+      }
+    }
+    of = next;
+    if (++multiplied == ring.pieces) {
+      reader.leave(sums, tile);
+#pragma unroll
+      for (auto& tile_sums : sums) {
+#pragma unroll
+        for (float& sum : tile_sums) sum = 0;
+      }
+      ++tile.tile;
+      multiplied = 0;
+    }
+    if (--stages == 0) return;
+    if (early) {
+      reader.release();
+    } else {
+      reader.wait();
+      reader.read(ahead.blocks);
+    }
+  }
+}
 
 }  // namespace mantissa::cuda

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 
 #include "kernels/cuda/gemv_tile.cuh"
 
@@ -32,8 +31,7 @@ struct Ring {
   bool apart;                // copies of a stage do not start back to back
   int piece, pieces, pitch;  // bytes of a row in a stage, stages of a row, bytes between rows
   int x, x_sums, params, params_bytes, zeros, parts, barriers, bytes;
-  int scale_pitch;   // bytes between rows of scales of groups
-  int params_shift;  // log2 of the tiles whose parameters are there at once: kTilesAhead, or fewer
+  int scales, scale_pitch;  // that come with a stage: where they begin in it, bytes between rows
 };
 
 // The tiles of a block: one after the other, or (pair_stride > 0) in turn with those `pair_stride`
@@ -67,13 +65,6 @@ struct RingCursor {
   __device__ void next_stage(const Ring& ring) { ptx::next_stage(slot, parity, ring.stages); }
   __device__ unsigned of_tile() const { return tile % kTilesAhead; }
   __device__ uint32_t tile_parity() const { return tile / kTilesAhead % 2; }
-  // Of the tile's parameters.
-  __device__ unsigned params_slot(const Ring& ring) const {
-    return tile & ((1u << ring.params_shift) - 1);
-  }
-  __device__ uint32_t params_parity(const Ring& ring) const {
-    return tile >> ring.params_shift & 1;
-  }
 };
 
 // The loading warp's: also the oldest stage that is not known to have landed.
@@ -100,10 +91,10 @@ struct LoadCursor : RingCursor {
     ptx::mbarrier_wait(empty + slot, parity ^ 1);
   }
   // Until the next tile's parameters have room.
-  __device__ void claim_params(const Ring& ring, uint64_t* empty) {
-    if (tile >> ring.params_shift == 0) return;
+  __device__ void claim_params(uint64_t* empty) {
+    if (tile < kTilesAhead) return;
     meet();
-    ptx::mbarrier_wait(empty + params_slot(ring), params_parity(ring) ^ 1);
+    ptx::mbarrier_wait(empty + of_tile(), tile_parity() ^ 1);
   }
 };
 
@@ -176,16 +167,28 @@ __device__ void fetch_params(const GemvArgs& a, const Plan& p, const Ring& ring,
   const int64_t row0 = int64_t{tile} * kRows;
   const unsigned char* from =
       static_cast<const unsigned char*>(a.w_scale) + row0 * bytes.scales_row;
-  if (F::kPaddedScales && bytes.scales_row < ring.scale_pitch) {
-    const int rows = min(kRows, a.n - tile * kRows);
-#pragma unroll 4
-    for (int r = 0; r < rows; ++r)
-      ptx::bulk_load(to + r * ring.scale_pitch, from + r * bytes.scales_row,
-                     static_cast<uint32_t>(bytes.scales_row), barrier);
-  } else {
-    ptx::bulk_load(to, from, bytes.scales, barrier);
-  }
+  ptx::bulk_load(to, from, bytes.scales, barrier);
   if (F::kZeros) ptx::bulk_load(to + ring.zeros, a.w_zero + row0 * p.groups, bytes.zeros, barrier);
+}
+
+// Bytes of a row's scales that come with `bytes` of its codes.
+template <class F>
+__device__ int stage_scale_bytes(int bytes) {
+  return bytes / 64 * F::kSubs * static_cast<int>(sizeof(typename F::GroupScale));
+}
+// The scales of a stage that begins at byte `begin` of the rows' codes.
+template <class F>
+__device__ void fetch_stage_scales(const GemvArgs& a, const Plan& p, const Ring& ring,
+                                   unsigned char* stage, uint64_t* barrier, int tile, int begin,
+                                   int bytes) {
+  const int64_t row_bytes = int64_t{p.groups} * static_cast<int>(sizeof(typename F::GroupScale));
+  const unsigned char* from = static_cast<const unsigned char*>(a.w_scale) +
+                              int64_t{tile} * kRows * row_bytes + stage_scale_bytes<F>(begin);
+  const int rows = min(kRows, a.n - tile * kRows);
+#pragma unroll 4
+  for (int r = 0; r < rows; ++r)
+    ptx::bulk_load(stage + ring.scales + r * ring.scale_pitch, from + r * row_bytes,
+                   static_cast<uint32_t>(stage_scale_bytes<F>(bytes)), barrier);
 }
 
 // A stage: `bytes` of each of `rows` rows, whose barrier expects them. One lane starts all copies
@@ -212,8 +215,9 @@ __device__ inline void load_rows(const GemvArgs& a, const Ring& ring, const unsi
 template <class F>
 __device__ void expect_stage(const Plan& p, uint64_t* full, int rows, int bytes, bool with_groups) {
   const ParamBytes groups = param_bytes<F>(p, rows);
-  ptx::mbarrier_expect_bytes(
-      full, static_cast<uint32_t>(rows * bytes) + (with_groups ? groups.scales + groups.zeros : 0));
+  const int scales = F::kStageScales ? rows * stage_scale_bytes<F>(bytes) : 0;
+  ptx::mbarrier_expect_bytes(full, static_cast<uint32_t>(rows * bytes + scales) +
+                                       (with_groups ? groups.scales + groups.zeros : 0));
 }
 
 // The share's first stage, before anything else: the memory idles until then. By one warp.
@@ -226,7 +230,7 @@ __device__ void produce_first(const GemvArgs& a, const Plan& p, const Ring& ring
   if (ptx::elect_one()) {
     ptx::mbarrier_init(barriers.full, 1);
     ptx::fence_barrier_init();
-    expect_stage<F>(p, barriers.full, rows, bytes, F::kSubs > 0);
+    expect_stage<F>(p, barriers.full, rows, bytes, F::kSubs > 0 && !F::kStageScales);
   }
   __syncwarp();  // the bytes are expected
   load_rows(a, ring, a.w + int64_t{tile} * kRows * a.row_bytes, shared, barriers.full, rows, bytes);
@@ -239,8 +243,8 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
   const auto row_bytes = static_cast<int>(a.row_bytes);
   for (int i = 0; i < share.count; ++i, ++at.tile) {
     const int tile = share.tile(i), rows = min(kRows, a.n - tile * kRows);
-    const unsigned slot = at.params_slot(ring);
-    if (F::kScales) at.claim_params(ring, barriers.params_empty);
+    const unsigned slot = at.of_tile();
+    if (F::kScales && !F::kStageScales) at.claim_params(barriers.params_empty);
     if (F::kScales && F::kSubs == 0 && ptx::elect_one()) {
       uint64_t* barrier = barriers.params_full + slot;
       ptx::mbarrier_expect_bytes(barrier, param_bytes<F>(p, rows).scales);
@@ -251,10 +255,14 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
       at.claim(ring, barriers.full, barriers.empty);
       const int bytes = min(ring.piece, row_bytes - begin);
       uint64_t* full = barriers.full + at.slot;
-      const bool with_groups = F::kSubs > 0 && begin == 0;  // they come with the first stage
+      // They come with the first stage.
+      const bool with_groups = F::kSubs > 0 && !F::kStageScales && begin == 0;
       if (ptx::elect_one()) {
         if (!at.first_is_asked) expect_stage<F>(p, full, rows, bytes, with_groups);
         if (with_groups) fetch_params<F>(a, p, ring, shared, full, tile, slot);
+        if (F::kStageScales)
+          fetch_stage_scales<F>(a, p, ring, shared + at.slot * ring.stage_bytes, full, tile, begin,
+                                bytes);
       }
       __syncwarp();  // the bytes are expected
       if (!at.first_is_asked)
@@ -352,8 +360,22 @@ __device__ typename F::Sum* parts_of(const Ring& ring, unsigned char* shared, in
          of_tile * kMultiplyWarps * m * kRows;
 }
 
-// A warp's way through the stages of a share: reads ahead of what it multiplies. Line l of a row is
-// that of warp l % 8, whatever stage it comes in: only this warp reads the x that it meets.
+// The calling warp's first line of a piece; the other one is 8 further on. Line l of a row is that
+// of warp l % 8, whatever stage it comes in: only this warp reads the x that it meets.
+struct Place {
+  int line, in_piece;
+  int bytes;  // of the row's piece from the first line on; none: it is another warp's
+  __device__ bool first() const { return bytes > 0; }
+  __device__ bool second() const { return bytes > kMultiplyWarps * kLine; }
+};
+__device__ inline Place place_in(const Ring& ring, int64_t row_bytes, int of_piece) {
+  const int begin = of_piece * (ring.piece / kLine);
+  const int in_piece = (static_cast<int>(threadIdx.x) / 32 - begin) & (kMultiplyWarps - 1);
+  const int end = min(static_cast<int>(row_bytes), (of_piece + 1) * ring.piece);
+  return {begin + in_piece, in_piece, end - (begin + in_piece) * kLine};
+}
+
+// A warp's way through the stages of a share: reads ahead of what it multiplies.
 template <class F>
 struct Consumer {
   const GemvArgs& a;
@@ -367,19 +389,8 @@ struct Consumer {
   float2 x_scale = {1, 1};  // put_part
   int keeps = 0;            // last stages whose places do not become free yet (Kept)
 
-  // The warp's first line of a piece; the other one is 8 further on.
-  struct Place {
-    int line, in_piece;
-    int bytes;  // of the row's piece from the first line on; none: it is another warp's
-    __device__ bool first() const { return bytes > 0; }
-    __device__ bool second() const { return bytes > kMultiplyWarps * kLine; }
-  };
-  __device__ Place place(int of_piece) const {
-    const int begin = of_piece * (ring.piece / kLine);
-    const int in_piece = (static_cast<int>(threadIdx.x) / 32 - begin) & (kMultiplyWarps - 1);
-    const int end = min(static_cast<int>(a.row_bytes), (of_piece + 1) * ring.piece);
-    return {begin + in_piece, in_piece, end - (begin + in_piece) * kLine};
-  }
+  __device__ Place place(int of_piece) const { return place_in(ring, a.row_bytes, of_piece); }
+  __device__ void take_scale(float scale) { x_scale.x = scale; }
   __device__ bool is_there() const {
     return __all_sync(0xffffffffu, ptx::mbarrier_test_wait(barriers.full + at.slot, at.parity));
   }
@@ -702,24 +713,26 @@ inline void cut_rows(Ring& r, int row_bytes, int piece_max) {
 struct RingNeeds {
   int x_bytes, x_sums_bytes, groups, m;
 };
-// Lays out `limit` bytes of shared memory; as many stages as fit (perhaps none). Parameters of
-// `params_ahead` tiles, a power of two.
+// Lays out `limit` bytes of shared memory; as many stages as fit (perhaps none).
 template <class F>
-void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit,
-             int params_ahead = kTilesAhead) {
-  r.params_shift = std::countr_zero(static_cast<unsigned>(params_ahead));
+void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit) {
+  constexpr int kScaleBytes = static_cast<int>(sizeof(typename F::GroupScale));
   r.pitch = F::kFixedPitch ? kLimbPitch : piece + kRowPad;
   r.stage_bytes = kRows * r.pitch;
-  // Rows of scales that all begin in one bank would be read one after the other.
-  r.scale_pitch = needs.groups * static_cast<int>(sizeof(typename F::GroupScale));
-  if (F::kPaddedScales && r.scale_pitch % 32 == 0) r.scale_pitch += 16;
-  r.zeros = round_up(kRows * r.scale_pitch, 16);
-  r.params_bytes = F::kSubs > 0 ? r.zeros + (F::kZeros ? round_up(r.zeros / 2, 16) : 0)
-                   : F::kScales ? kRows * 4
-                                : 0;
+  if (F::kStageScales) {
+    // 16 more, or rows that are read together would begin in one bank.
+    r.scales = r.stage_bytes;
+    r.scale_pitch = piece / 64 * F::kSubs * kScaleBytes + 16;
+    r.stage_bytes += kRows * r.scale_pitch;
+  }
+  const bool of_tiles = F::kSubs > 0 && !F::kStageScales;
+  r.zeros = round_up(kRows * needs.groups * kScaleBytes, 16);
+  r.params_bytes = of_tiles ? r.zeros + (F::kZeros ? round_up(r.zeros / 2, 16) : 0)
+                   : F::kSubs > 0 || !F::kScales ? 0
+                                                 : kRows * 4;
   const int part_bytes = kTilesAhead * kMultiplyWarps * needs.m * kRows * 4;
-  const int fixed = needs.x_bytes + needs.x_sums_bytes + params_ahead * r.params_bytes +
-                    part_bytes + kRingBarriers * 8;
+  const int fixed = needs.x_bytes + needs.x_sums_bytes + kTilesAhead * r.params_bytes + part_bytes +
+                    kRingBarriers * 8;
   r.stages = std::clamp((limit - fixed) / r.stage_bytes, 0, kStagesMax);
   r.in_flight = r.stages;
   // Rows 8 KiB apart that all blocks ask for at once meet in the memory's channels: 28672 x 4096 in
@@ -728,7 +741,7 @@ void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit,
   r.x = r.stages * r.stage_bytes;
   r.x_sums = r.x + needs.x_bytes;
   r.params = r.x_sums + needs.x_sums_bytes;
-  r.parts = r.params + params_ahead * r.params_bytes;
+  r.parts = r.params + kTilesAhead * r.params_bytes;
   r.barriers = r.parts + part_bytes;
   r.bytes = r.barriers + kRingBarriers * 8;
 }

@@ -24,7 +24,8 @@ struct Format {
   static constexpr bool kZeros = kZerosOf;
   static constexpr int kLimbs = kLimbsOf;
   static constexpr bool kFixedPitch = kLimbs > 0;  // of rows in a stage, known to the compiler
-  static constexpr bool kPaddedScales = false;     // rows of a tile's scales, apart in the ring
+  static constexpr bool kStageScales = false;      // of groups: with each stage, not with a tile
+  static constexpr int kLimbTimes = 16;            // codes that meet limbs are so much larger
   static constexpr bool kGlobals = false;          // a factor of each row beside scales of groups
   static constexpr bool kScales = kW != GemvWeight::kRun;
   static constexpr bool kTiles = kW == GemvWeight::kE4M3Tiles;
