@@ -184,9 +184,9 @@ static void run_tile(const LinearArgs& a, const Weight& weight, const TileShape&
       with_rows<kRowStep<Weight>, kRowsMost>(padded, [&](auto count) MANTISSA_INLINE {
         run_strips<count()>(run, weight, next.part(i, blocks));
       });
+      if (end == a.k_blocks) finish_rows(a, t, m, m + rows, run.sums);
     }
   }
-  finish_rows(a, t, m_begin, m_end, sums);
 }
 
 template <class Call>

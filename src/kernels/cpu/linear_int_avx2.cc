@@ -8,6 +8,8 @@ namespace {
 
 constexpr int64_t kPackedRows = 0;  // no width is unpacked in registers here
 
+constexpr bool kSumsToOutputs = false;
+
 #include "kernels/cpu/linear_int.inc"
 
 using V = __m256i;  // half a vector of codes: 4 inputs of 8 channels

@@ -8,6 +8,9 @@ namespace {
 // Of other widths than 4 and 8 bits: up to so many rows codes are unpacked in registers.
 constexpr int64_t kPackedRows = 2;
 
+// Whether int_sums() starts sums and makes outputs of them (IntTile::starts, ends).
+constexpr bool kSumsToOutputs = true;
+
 #include "kernels/cpu/linear_int.inc"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -79,9 +82,11 @@ struct GemmInt {
     const int64_t jump = tile.jump(), x_stride = tile.a.x_stride;
     int32_t* to = sums + first * kTile + strip * kStrip;
     if (strip == 0) tile.outputs.fetch(first, kRows);
+    const int32_t* x_sums = tile.x_sums() + first;
     I acc[kRows][kStrips];
     each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
-      acc[r()][s()] = _mm512_loadu_si512(to + r() * kTile + s() * kStrip);
+      acc[r()][s()] = tile.starts ? broadcast(x_sums + r())
+                                  : _mm512_loadu_si512(to + r() * kTile + s() * kStrip);
     });
     const uint8_t* w = tile.codes + strip * kBlockBytes;
     const int8_t* x = tile.x() + first * x_stride;
@@ -89,6 +94,14 @@ struct GemmInt {
     for (int64_t step = 0; step < tile.steps; ++step, w += jump, x += 4 * Decoder::kParts) {
       fetch.next();
       dot_step(decode, w, x, x_stride, acc);
+    }
+    if (tile.ends) {
+      auto* totals = reinterpret_cast<float*>(to);
+      each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
+        store(totals + r() * kTile + s() * kStrip, to_float(acc[r()][s()]));
+      });
+      finish_rows(tile.a, tile.t, tile.m + first, tile.m + first + kRows, totals);
+      return;
     }
     each<kRows, kStrips>([&](auto r, auto s) MANTISSA_INLINE {
       _mm512_storeu_si512(to + r() * kTile + s() * kStrip, acc[r()][s()]);
