@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -13,8 +14,12 @@ namespace {
 using Candidate = SamplerScratch::Candidate;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr size_t kLanes = 8;    // of the loops below, which the compiler turns into vectors
 constexpr size_t kBlock = 512;  // weights summed together
+
+// Of every processor; several at once, for the chains of comparisons.
+constexpr size_t kLanes = 4, kVectors = 8;
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t VectorMask __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
 // Highest logit first, ties to the lowest id: a total order, so that what is sorted or selected by
 // it is the same with every library.
@@ -34,26 +39,30 @@ Top top_of(std::span<const float> values) {
   for (size_t begin = 0; begin < values.size(); begin += kBlock) {
     const std::span<const float> block =
         values.subspan(begin, std::min(kBlock, values.size() - begin));
-    float lane_max[kLanes];
-    int32_t lane_bad[kLanes] = {};
-    std::fill_n(lane_max, kLanes, -kInfinity);
+    Vector most[kVectors];
+    VectorMask nan[kVectors] = {};
+    std::fill_n(most, kVectors, Vector{} - kInfinity);
     size_t i = 0;
-    for (; i + kLanes <= block.size(); i += kLanes) {
-      for (size_t j = 0; j < kLanes; ++j) {
-        const float v = block[i + j];
-        lane_max[j] = v > lane_max[j] ? v : lane_max[j];
-        lane_bad[j] |= v < kInfinity ? 0 : 1;
+    for (; i + kVectors * kLanes <= block.size(); i += kVectors * kLanes) {
+      for (size_t j = 0; j < kVectors; ++j) {
+        Vector v;
+        std::memcpy(&v, block.data() + i + j * kLanes, sizeof v);
+        most[j] = v > most[j] ? v : most[j];
+        nan[j] |= v != v;
       }
     }
+    float value = -kInfinity;
     for (; i < block.size(); ++i) {
-      lane_max[0] = block[i] > lane_max[0] ? block[i] : lane_max[0];
-      lane_bad[0] |= block[i] < kInfinity ? 0 : 1;
+      value = std::max(value, block[i]);
+      top.bad = top.bad || block[i] != block[i];
     }
-    for (size_t j = 0; j < kLanes; ++j) {
-      if (lane_max[j] > top.value) top = {lane_max[j], begin, top.bad};
-      top.bad = top.bad || lane_bad[j] != 0;
+    for (size_t j = 0; j < kVectors * kLanes; ++j) {
+      value = std::max(value, most[j / kLanes][j % kLanes]);
+      top.bad = top.bad || nan[j / kLanes][j % kLanes] != 0;
     }
+    if (value > top.value) top = {value, begin, top.bad};
   }
+  top.bad = top.bad || top.value == kInfinity;
   return top;
 }
 

@@ -3,6 +3,7 @@
 // into their chunks as well, and merged in the same order, so the cut never shows in the result.
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,7 @@ namespace {
 
 constexpr int64_t kChunkKeys = 256;     // of a partial result, about; fixed for a page size
 constexpr int64_t kTileQueryRows = 32;  // query rows of a prefill unit, about
+constexpr int64_t kFewRows = 16;        // of a decoding unit, about
 
 const AttentionKernels& kernels_of(const CpuQueue& queue) {
 #if defined(__x86_64__)
@@ -154,6 +156,29 @@ void add_units(Job& job, ConstView qkv, View out, const Batch& batch, int32_t he
   }
 }
 
+// Of a decoding unit, keys or values of its first pages into L2, while the unit before it is
+// computed: they are a few lines each, where hardware prefetchers have no time to follow.
+enum class Section { kKeys, kValues };
+void fetch_ahead(const AttentionArgs& args, const Unit& unit, Section section) {
+  constexpr int64_t kPagesMost = 4, kKeysAtOnce = 16;
+  const PageLayout& l = args.cache.layout;
+  const QueryTile& tile = unit.tile;
+  if (tile.tokens != 1) return;
+  const int64_t keys = tile.first_position + 1,
+                first = unit.chunk_first * args.chunk / l.page_tokens;
+  for (int64_t page = first; page < first + kPagesMost && page * l.page_tokens < keys; ++page) {
+    const std::byte* base =
+        args.cache.pages + tile.blocks[page] * args.cache.page_bytes + tile.kv_head * l.head_bytes;
+    const int64_t count = std::min<int64_t>(l.page_tokens, keys - page * l.page_tokens);
+    const bool is_keys = section == Section::kKeys;
+    const int64_t lanes = (count + kKeysAtOnce - 1) / kKeysAtOnce * kKeysAtOnce;
+    const int64_t begin = is_keys ? 0 : l.v_offset,
+                  values = is_keys ? lanes * l.even_dim : count * l.padded_dim;
+    for (int64_t at = begin; at < begin + values * l.code_bytes; at += 64)
+      __builtin_prefetch(base + at, 0, 2);
+  }
+}
+
 // Each unit on one worker, its chunks one after the other.
 void run_whole(const Job& job, CpuQueue& queue) {
   const int64_t floats = job.workspace_floats() + 2 * job.partial_floats(job.rows_max);
@@ -167,15 +192,22 @@ void run_whole(const Job& job, CpuQueue& queue) {
     const Partial part = job.partial(partials + job.partial_floats(job.rows_max), job.rows_max);
     for (int64_t i = begin; i < end; ++i) {
       const Unit& unit = job.units[static_cast<size_t>(i)];
+      const Unit* next = i + 1 < end ? &unit + 1 : nullptr;
+      if (next != nullptr) fetch_ahead(job.args, *next, Section::kKeys);
       job.kernels.pack_queries(job.args, unit.tile, ws);
       for (int64_t c = 0; c < unit.chunks; ++c) {
         job.kernels.chunk(job.args, unit.tile, unit.chunk_first + c, ws, c == 0 ? total : part);
         if (c > 0) job.kernels.merge(total, part, unit.rows(), job.args.cache.layout.padded_dim);
       }
+      if (next != nullptr) fetch_ahead(job.args, *next, Section::kValues);
       job.kernels.finish(job.args, unit.tile, total, unit.out, job.out_stride);
     }
   };
-  queue.pool.parallel_for(static_cast<int64_t>(job.units.size()), 1, run);
+  // Short units in runs, for what is fetched ahead.
+  constexpr int64_t kUnitsAtOnce = 8;
+  const auto units = static_cast<int64_t>(job.units.size());
+  const bool runs = job.rows_max <= kFewRows && units >= 8 * kUnitsAtOnce * queue.pool.threads();
+  queue.pool.parallel_for(units, runs ? kUnitsAtOnce : 1, run);
 }
 
 // Each chunk of each unit on some worker, then the merge of each unit.
@@ -218,6 +250,31 @@ void run_split(const Job& job, CpuQueue& queue) {
       });
 }
 
+// Whether `angles` are those of these positions; else it has room for them, and they are to be
+// made.
+bool has_angles(RopeAngles& angles, const RopeParams& rope, const Batch& batch) {
+  const std::span<const int32_t> positions(batch.positions, static_cast<size_t>(batch.tokens));
+  const std::span<const float> inv_freq(rope.inv_freq, static_cast<size_t>(rope.rotary_dim / 2));
+  if (angles.factor == rope.attention_factor && std::ranges::equal(angles.positions, positions) &&
+      std::ranges::equal(angles.inv_freq, inv_freq))
+    return true;
+  angles.cos_sin.resize(std::max<size_t>(1, 2 * inv_freq.size() * positions.size()));
+  angles.positions.assign(positions.begin(), positions.end());
+  angles.inv_freq.assign(inv_freq.begin(), inv_freq.end());
+  angles.factor = rope.attention_factor;
+  return false;
+}
+
+// Of one token.
+void make_angles(const RopeParams& rope, int32_t position, float* cos_sin) {
+  const int64_t half = rope.rotary_dim / 2;
+  for (int64_t i = 0; i < half; ++i) {
+    const double angle = static_cast<float>(position) * rope.inv_freq[i];
+    cos_sin[i] = static_cast<float>(std::cos(angle)) * rope.attention_factor;
+    cos_sin[half + i] = static_cast<float>(std::sin(angle)) * rope.attention_factor;
+  }
+}
+
 }  // namespace
 
 int64_t kv_page_bytes(const KvShape& shape) {
@@ -242,23 +299,18 @@ void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params,
   args.heads = params.heads;
   args.kv_heads = shape.kv_heads;
   args.half = rope.rotary_dim / 2;
-  float* cos_sin = queue.scratch(ScratchUse::kAttention)
-                       .get_as<float>(std::max<int64_t>(1, int64_t{2} * args.half * batch.tokens));
+  const bool known = has_angles(queue.angles, rope, batch);
+  float* cos_sin = queue.angles.cos_sin.data();
   args.cos_sin = cos_sin;
   args.slots = batch.slots;
   args.k_inverse = shape.is_static() ? 1 / shape.k_scale : 0;
   args.v_inverse = shape.is_static() ? 1 / shape.v_scale : 0;
   args.cache = view_of(kv, *qkv.elem);
   const AttentionKernels& kernels = kernels_of(queue);
-  queue.pool.parallel_for(batch.tokens, 16, [&](int, int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      float* cosines = cos_sin + t * 2 * args.half;
-      for (int64_t i = 0; i < args.half; ++i) {
-        const double angle = static_cast<float>(batch.positions[t]) * rope.inv_freq[i];
-        cosines[i] = static_cast<float>(std::cos(angle)) * rope.attention_factor;
-        cosines[args.half + i] = static_cast<float>(std::sin(angle)) * rope.attention_factor;
-      }
-    }
+  constexpr int64_t kTokensAtOnce = 8;
+  queue.pool.parallel_for(batch.tokens, kTokensAtOnce, [&](int, int64_t begin, int64_t end) {
+    for (int64_t t = begin; !known && t < end; ++t)
+      make_angles(rope, batch.positions[t], cos_sin + t * 2 * args.half);
     kernels.rope_write(args, begin, end);
   });
 }
@@ -302,7 +354,7 @@ std::vector<KernelInfo> attention_kernels(Queue* queue) {
   return isa_kernels(kOperations, "_any_paged", cpu_queue(queue));
 }
 
-// ScratchUse::kAttentionWorkers and kAttention (partial results of few, long units; angles).
+// ScratchUse::kAttentionWorkers and kAttention (partial results of few, long units); RopeAngles.
 int64_t attention_scratch_bytes(const PassLimits& limits, Queue* queue_handle) {
   CpuQueue& queue = cpu_queue(queue_handle);
   const int64_t page = limits.kv.page_tokens, threads = queue.pool.threads();
@@ -314,7 +366,7 @@ int64_t attention_scratch_bytes(const PassLimits& limits, Queue* queue_handle) {
   const int64_t chunks = limits.model_len / job.args.chunk + 2;
   const int64_t parts = threads > 1 ? 4 * threads * chunks * part : 0;
   const int64_t angles = limits.tokens * limits.kv.head_dim;
-  return 4 * (threads * (job.workspace_floats() + 2 * part) + std::max(parts, angles));
+  return 4 * (threads * (job.workspace_floats() + 2 * part) + parts + angles);
 }
 
 }  // namespace mantissa::cpu

@@ -138,7 +138,24 @@ void pack_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
   }
 }
 
+// Codes of 8 bits of one channel: a few bytes of each K block.
+void unpack_bytes(const PackedLayout& l, std::byte* data, const StripRows& s) {
+  constexpr int64_t kAhead = 32;  // K blocks
+  const PackedBlock first = block_of(l, data, s.strip, 0);
+  const int64_t jump = l.tile_strips(s.strip) * l.block_bytes;
+  int at[kVectorInputs];
+  for (int i = 0; i < kVectorInputs; ++i) at[i] = byte_of(l.order, s.first, i);
+  std::byte* to = s.rows;
+  for (int64_t b = 0; b * kVectorInputs < l.cols; ++b, to += kVectorInputs) {
+    const std::byte* block = first.first + b * jump;
+    __builtin_prefetch(block + kAhead * jump);
+    const int64_t count = std::min<int64_t>(kVectorInputs, l.cols - b * kVectorInputs);
+    for (int64_t i = 0; i < count; ++i) to[i] = block[at[i]] ^ static_cast<std::byte>(l.zero_shift);
+  }
+}
+
 void unpack_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
+  if (l.bits == 8 && s.last - s.first == 1) return unpack_bytes(l, data, s);
   const Parts parts = parts_of(l.bits);
   for (int64_t k = 0; k < l.cols; ++k) {
     const PackedBlock block = block_of(l, data, s.strip, k / l.inputs);
@@ -346,14 +363,17 @@ class RowValues {
           take_scale(l_.scale_form, w_.data + l_.scales_at + at.entry * form_bytes(l_.scale_form));
     book_ = l_.book_bytes > 0 ? w_.data + at.book : nullptr;
   }
+  // Of packed codes without a codebook.
+  double value(uint8_t code) const {
+    return (static_cast<double>(table_->f32[code]) - zero_) * static_cast<double>(scale_);
+  }
   void load(const std::byte* codes, std::span<double> out) const {
     const auto* bytes = reinterpret_cast<const uint8_t*>(codes);
     const auto* halves = reinterpret_cast<const uint16_t*>(codes);
     if (book_ != nullptr) {
       for (size_t i = 0; i < out.size(); ++i) out[i] = take_entry(l_, book_, bytes[i]);
     } else if (table_ != nullptr) {
-      for (size_t i = 0; i < out.size(); ++i)
-        out[i] = (static_cast<double>(table_->f32[bytes[i]]) - zero_) * static_cast<double>(scale_);
+      for (size_t i = 0; i < out.size(); ++i) out[i] = value(bytes[i]);
     } else if (*elem_ == kF32) {
       std::copy_n(reinterpret_cast<const float*>(codes), out.size(), out.begin());
     } else if (*elem_ == kBF16) {
@@ -374,6 +394,29 @@ class RowValues {
   int zero_ = 0;
 };
 
+// A row whose codes share a scale: its values are looked up among those of all codes.
+struct RowCodes {
+  const std::byte* codes;
+  int64_t count;
+};
+void look_up_row(RowValues& row, double scale, const RowCodes& x, std::byte* out, const Elem& run) {
+  constexpr size_t kCodes = 256;
+  alignas(float) std::byte table[kCodes * sizeof(float)] = {};
+  double values[kCodes];
+  row.enter(0);
+  for (size_t i = 0; i < kCodes; ++i) values[i] = row.value(static_cast<uint8_t>(i)) * scale;
+  store(run, table, values);
+  const auto look_up = [&](auto* to) {
+    const auto* from = reinterpret_cast<decltype(to)>(table);
+    for (int64_t k = 0; k < x.count; ++k) to[k] = from[static_cast<uint8_t>(x.codes[k])];
+  };
+  if (run == kF32) {
+    look_up(reinterpret_cast<uint32_t*>(out));
+  } else {
+    look_up(reinterpret_cast<uint16_t*>(out));
+  }
+}
+
 // Row `row` of w times `multiplier`.
 void embed_row(const Weight& w, const PackedLayout& l, int64_t row, double multiplier,
                std::byte* out, const Elem& run, std::byte* codes) {
@@ -383,6 +426,8 @@ void embed_row(const Weight& w, const PackedLayout& l, int64_t row, double multi
   const double row_scale = (l.row_scales_at >= 0 ? row_scales(l, w.data)[row] : 1) * multiplier;
   const int64_t group = l.grouped ? l.group : std::max<int64_t>(l.cols, 1);
   RowValues row_values(l, w, row);
+  if (l.codes == Codes::kPacked && !l.grouped)
+    return look_up_row(row_values, row_scale, {codes, l.cols}, out, run);
   for (int64_t g = 0; g * group < l.cols; ++g) {
     row_values.enter(g);
     const int64_t end = std::min(l.cols, (g + 1) * group);

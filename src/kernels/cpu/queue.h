@@ -62,6 +62,14 @@ class OperationTimes {
   std::map<std::tuple<std::string_view, int64_t, int64_t>, Total> totals_;
 };
 
+// Cosines and sines of a pass: layers share them as long as positions and frequencies are the same.
+struct RopeAngles {
+  std::vector<float> cos_sin;  // [T][2][half]
+  std::vector<int32_t> positions;
+  std::vector<float> inv_freq;
+  float factor = 0;
+};
+
 struct CpuQueue {
   explicit CpuQueue(const DeviceConfig& config)
       : config(config),
@@ -74,6 +82,7 @@ struct CpuQueue {
   ThreadPool pool;
   std::vector<SamplerScratch> samplers;  // [threads]
   OperationTimes times;                  // where config.time_operations
+  RopeAngles angles;
 
   Scratch& scratch(ScratchUse use) { return scratch_[static_cast<size_t>(use)]; }
 

@@ -169,6 +169,13 @@ MANTISSA_SIMD void store_f16(uint16_t* p, F v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v.a, kMode));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(v.b, kMode));
 }
+// No instruction for it here.
+MANTISSA_SIMD bool try_store_bf16(uint16_t*, F) {
+  return false;
+}
+MANTISSA_SIMD bool try_store_bf16(uint16_t*, F, F) {
+  return false;
+}
 MANTISSA_SIMD void store_u16(uint16_t* p, I v) {
   const I low = andi(v, set1i(0xffff));
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low.a, low.b), 0xd8);

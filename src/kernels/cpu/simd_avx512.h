@@ -158,6 +158,22 @@ MANTISSA_SIMD void store_f16(uint16_t* p, F v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+// Rounds to bf16 by the processor's instruction, to nearest even; a NaN stays one. It takes
+// subnormals for zeros: where there are any (or zeros), nothing is stored, and false.
+MANTISSA_SIMD Mask subnormal(F v) {
+  return _mm512_testn_epi32_mask(bits(v), set1i(0x7f800000));
+}
+MANTISSA_SIMD bool try_store_bf16(uint16_t* p, F v) {
+  if (subnormal(v) != 0) return false;
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
+  return true;
+}
+MANTISSA_SIMD bool try_store_bf16(uint16_t* p, F v0, F v1) {
+  if ((subnormal(v0) | subnormal(v1)) != 0) return false;
+  _mm512_storeu_si512(p, reinterpret_cast<I>(_mm512_cvtne2ps_pbh(v1, v0)));
+  return true;
+}
 // Low 16 or 8 bits of each lane.
 MANTISSA_SIMD void store_u16(uint16_t* p, I v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(v));

@@ -127,7 +127,10 @@ struct AsBf16 {
   using Code = uint16_t;
   static constexpr bool kEight = false, kPairs = kDotBf16;
   MANTISSA_SIMD F load16(const Code* p) { return load_bf16(p); }
-  MANTISSA_SIMD void store16(Code* p, F v) { store_u16(p, code_bf16(v)); }
+  MANTISSA_SIMD void store16(Code* p, F v) {
+    if (!try_store_bf16(p, v)) [[unlikely]]
+      store_u16(p, code_bf16(v));
+  }
   MANTISSA_SIMD void load32(const Code* p, F& a, F& b) {
     a = load16(p);
     b = load16(p + kLanes);

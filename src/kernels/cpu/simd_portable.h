@@ -197,6 +197,13 @@ MANTISSA_SIMD F from_half(I half) {
 MANTISSA_SIMD F load_f16(const uint16_t* p) {
   return from_half(load_u16(p));
 }
+// No instruction for it here.
+MANTISSA_SIMD bool try_store_bf16(uint16_t*, F) {
+  return false;
+}
+MANTISSA_SIMD bool try_store_bf16(uint16_t*, F, F) {
+  return false;
+}
 MANTISSA_SIMD void store_u16(uint16_t* p, I v) {
   int32_t lane[16];
   __builtin_memcpy(lane, &v, sizeof(lane));
