@@ -99,15 +99,21 @@ constexpr Kernel kGemm{"gemm__sm90", gemm_why_not, run_gemm};
 
 double g_read_gb_s = 0;  // of this device, in this run
 
-// Random bits; `values`: whose 16-bit halves are finite and near 1 in magnitude.
-__global__ void fill(uint32_t* out, int64_t words, bool values) {
+// Random bits, of which some are given.
+struct Bits {
+  uint32_t random, given;
+};
+constexpr Bits kAny{0xffffffffu, 0};
+constexpr Bits kValues{0x807f807fu, 0x3f003f00u};  // 16-bit halves, finite and near 1 in magnitude
+constexpr Bits kE8M0Bytes{0x07070707u, 0x78787878u}, kE4M3Bytes{0x07070707u, 0x30303030u};
+__global__ void fill(uint32_t* out, int64_t words, Bits bits) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < words;
        i += int64_t{gridDim.x} * blockDim.x) {
     uint32_t x = static_cast<uint32_t>(i) * 2654435761u;
     x ^= x >> 15;
     x *= 0x846ca68bu;
     x ^= x >> 13;
-    out[i] = values ? (x & 0x807f807fu) | 0x3f003f00u : x;
+    out[i] = (x & bits.random) | bits.given;
   }
 }
 
@@ -115,12 +121,15 @@ struct Free {
   void operator()(void* p) const { cudaFree(p); }
 };
 using Array = std::unique_ptr<unsigned char, Free>;
-Array device_array(int64_t bytes, bool values) {
+Array device_array(int64_t bytes, Bits bits) {
   void* p = nullptr;
   const int64_t padded = (bytes + 255) / 256 * 256;
   cuda_check(cudaMalloc(&p, static_cast<size_t>(padded)), "allocating");
-  fill<<<1024, 256>>>(static_cast<uint32_t*>(p), padded / 4, values);
+  fill<<<1024, 256>>>(static_cast<uint32_t*>(p), padded / 4, bits);
   return Array(static_cast<unsigned char*>(p));
+}
+Array device_array(int64_t bytes, bool values) {
+  return device_array(bytes, values ? kValues : kAny);
 }
 
 // ---- one linear
@@ -132,13 +141,19 @@ struct Tuning {
 void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuning& tuning) {
   const int64_t row_bytes = int64_t{s.k} * kind.bits / 8;
   const bool tiles = kind.weight == GemvWeight::kE4M3Tiles;
-  const int64_t scale_bytes =
-      kind.group > 0 ? int64_t{s.n} * (s.k / kind.group) * (tiles ? 4 : 2) : int64_t{s.n} * 4;
+  const bool fp4 = kind.weight == GemvWeight::kMini4;
+  const int64_t scale_bytes = kind.group > 0 ? int64_t{s.n} * (s.k / kind.group) *
+                                                   (tiles ? 4
+                                                    : fp4 ? 1
+                                                          : 2)
+                                             : int64_t{s.n} * 4;
   const int64_t bytes = row_bytes * s.n + (kind.bits == 16 ? 0 : scale_bytes);
   const int sets = static_cast<int>(std::clamp<int64_t>((int64_t{160} << 20) / bytes + 1, 2, 24));
   std::vector<Array> weights;
   for (int i = 0; i < sets; ++i) weights.push_back(device_array(row_bytes * s.n, kind.bits == 16));
-  const Array scales = device_array(scale_bytes * kLaunches, true);
+  const Array scales = device_array(scale_bytes * kLaunches, !fp4               ? kValues
+                                                             : kind.group == 32 ? kE8M0Bytes
+                                                                                : kE4M3Bytes);
   const Array x = device_array(int64_t{m} * s.k * 2, true), x_scale = device_array(4096 * 4, true);
   const Array out = device_array(int64_t{m} * s.n * 2, true);
   GemvArgs args{.weight = kind.weight,
@@ -257,11 +272,15 @@ struct RandomWeight {
     weight.data = reinterpret_cast<std::byte*>(memory.get());
     if (l.groups == 0)
       fill<<<1024, 256>>>(reinterpret_cast<uint32_t*>(memory.get()), l.rows * l.row_bytes / 4,
-                          true);
-    if (l.groups > 0)
-      fill<<<64, 256>>>(reinterpret_cast<uint32_t*>(memory.get() + l.scales),
-                        l.rows * l.groups * (l.wide_scales ? 4 : 2) / 4, true);
-    bytes = l.rows * (l.row_bytes + l.groups * (l.wide_scales ? 4 : 2));
+                          kValues);
+    if (l.groups > 0) {
+      fill<<<64, 256>>>(reinterpret_cast<uint32_t*>(memory.get() + l.scales), l.scale_bytes / 4,
+                        l.scale_form == ScaleForm::kE8M0   ? kE8M0Bytes
+                        : l.scale_form == ScaleForm::kE4M3 ? kE4M3Bytes
+                                                           : kValues);
+      fill<<<64, 256>>>(reinterpret_cast<uint32_t*>(memory.get() + l.globals), l.rows, kValues);
+    }
+    bytes = l.rows * l.row_bytes + l.scale_bytes;
   }
   Weight weight;
   Array memory;

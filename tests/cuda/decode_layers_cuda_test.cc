@@ -64,7 +64,12 @@ class RandomWeight {
         double value = scale(random);
         if (*scheme.weight.scale == kE8M0) value = std::exp2(std::floor(std::log2(value)));
         if (*scheme.weight.scale == kE4M3) value = static_cast<double>(8 + random() % 8) / 16;
-        if (l.wide_scales) {
+        if (cuda::is_byte(l.scale_form)) {
+          const int64_t at = cuda::byte_scale_at(i / l.groups, static_cast<int>(i % l.groups),
+                                                 l.scale_blocks, l.group_cols);
+          bytes[static_cast<size_t>(l.scales + at)] =
+              static_cast<std::byte>(encode(*scheme.weight.scale, value, false));
+        } else if (l.scale_form == cuda::ScaleForm::kF32) {
           reinterpret_cast<float*>(bytes.data() + l.scales)[i] = static_cast<float>(value);
         } else {
           reinterpret_cast<uint16_t*>(bytes.data() + l.scales)[i] =

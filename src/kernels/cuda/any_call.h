@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/weight.h"
+
 namespace mantissa::cuda {
 
 enum class AnyFormat : uint8_t {
@@ -25,12 +27,13 @@ struct AnyOperand {
   bool nibbles;  // nibble_of's order, else a byte a code
   int bits, man_bits;
   uint32_t rescale;    // kMini: two f16 of 2^(15 - bias)
-  const void* scales;  // [rows, scale_stride] float32 or bf16; nullptr: none
-  bool wide_scales;
-  bool folds;            // groups of 16: the scale multiplies the codes
-  int64_t scale_stride;  // of rows of scales and zero points; 0: one for all rows
-  int group_shift;       // log2 of a group's columns; kWholeRows
-  const int8_t* zeros;   // like scales; nullptr: 0
+  const void* scales;  // [rows, scale_stride], or bytes in tiles; nullptr: none
+  ScaleForm scale_form;
+  int scale_blocks, scale_group;  // of bytes: byte_scale_at
+  bool folds;                     // groups of 16: the scale multiplies the codes
+  int64_t scale_stride;           // of rows of scales and zero points; 0: one for all rows
+  int group_shift;                // log2 of a group's columns; kWholeRows
+  const int8_t* zeros;            // like scales; nullptr: 0
   const int32_t* zeros32;
   const float* row_globals;        // [rows]; nullptr: 1
   const float* global;             // [1]; nullptr: 1

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/cuda/any_call.h"
+#include "kernels/cuda/byte_scale.cuh"
 #include "kernels/cuda/device_types.cuh"
 #include "kernels/cuda/weight.h"
 #include "kernels/cuda/weight_decode.cuh"
@@ -13,9 +14,14 @@ namespace mantissa::cuda {
 
 __device__ inline float any_scale(const AnyOperand& o, int row, int k) {
   if (o.scales == nullptr) return 1.0f;
-  const int64_t at = row * o.scale_stride + (k >> o.group_shift);
-  return o.wide_scales ? __ldg(static_cast<const float*>(o.scales) + at)
-                       : __bfloat162float(static_cast<const __nv_bfloat16*>(o.scales)[at]);
+  const int group = k >> o.group_shift;
+  if (is_byte(o.scale_form))
+    return byte_scale(o.scales, o.scale_form,
+                      byte_scale_at(row, group, o.scale_blocks, o.scale_group));
+  const int64_t at = row * o.scale_stride + group;
+  return o.scale_form == ScaleForm::kF32
+             ? __ldg(static_cast<const float*>(o.scales) + at)
+             : __bfloat162float(static_cast<const __nv_bfloat16*>(o.scales)[at]);
 }
 // What the sums of a row are multiplied with in the end.
 __device__ inline float any_row_factor(const AnyOperand& o, int row) {

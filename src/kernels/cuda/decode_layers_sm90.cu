@@ -17,10 +17,9 @@ std::string decode_layers_sm90_why_not(const DecodeArgs& d) {
     if (s.n % kRows != 0) return "outputs of no whole tiles";
     if (d.weight == GemvWeight::kS4 && (s.group_cols == 0 || s.group_cols % 128 != 0))
       return "int4 groups of other sizes than multiples of 128";
-    if (d.weight == GemvWeight::kS4 && s.k % 128 != 0) return "int4 rows of no whole blocks";
+    if ((d.weight == GemvWeight::kS4 || d.weight == GemvWeight::kMini4) && s.k % 128 != 0)
+      return "4-bit rows of no whole blocks";
   }
-  for (const RoleShape& s : d.roles)
-    if (d.weight == GemvWeight::kMini4 && s.k % 256 != 0) return "FP4 rows of no whole lines";
   if (d.roles[kDecodeGateUp].n % (2 * kRows) != 0) return "gates of no whole tiles";
   if (d.weight == GemvWeight::kS8 && d.input == GemvInput::kE4M3) return "int8 with e4m3";
   if (d.weight == GemvWeight::kS4 && d.input == GemvInput::kS8) return "int4 with int8";

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/cuda/byte_scale.cuh"
 #include "kernels/cuda/gemv.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -43,6 +44,7 @@ struct Mix {
   static constexpr bool kNibbles = kD == Decode::kS4ToBf16 || kD == Decode::kMini4ToBf16;
   // Scales of all K wait in shared memory (int4), or those of the next stage in registers.
   static constexpr bool kSharedScales = kD == Decode::kS4ToBf16;
+  static constexpr bool kByteScales = kD == Decode::kMini4ToBf16;
   static constexpr bool kStageScales = kFolds > 0 || (kSubs > 0 && !kSharedScales);
   static constexpr bool kIntegers = kD == Decode::kS8;
   static constexpr bool kNative8 = kD == Decode::kE4M3 || kD == Decode::kS8;
@@ -222,14 +224,36 @@ struct StageGroups {
     const int group = kCount > 1 ? k * kCount : (k * l.group_inverse) >> kInverseBits;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int64_t at = int64_t{min(row0 + row_of_thread() + 8 * r, a.n - 1)} * l.groups + group;
+      const int row = min(row0 + row_of_thread() + 8 * r, a.n - 1);
+      const int64_t at = int64_t{row} * l.groups + group;
       const auto* from = static_cast<const unsigned char*>(a.w_scale);
-      if constexpr (F::kFolds > 0) {
+      if constexpr (F::kByteScales) {
+        scales[r] =
+            fetch<kCount>(from + byte_scale_at(row, group, l.groups / kCount, 128 / kCount));
+      } else if constexpr (F::kFolds > 0) {
         scales[r] = fetch<kCount * 2>(from + at * 2);
       } else {
         scales[r] =
             a.wide_scales ? fetch<kCount * 4>(from + at * 4) : fetch<kCount * 2>(from + at * 2);
         zeros[r] = a.w_zero != nullptr ? fetch<kCount>(a.w_zero + at).x : 0;
+      }
+    }
+  }
+  // Bytes that have arrived -> bf16, in order.
+  __device__ void settle() {
+    if constexpr (F::kByteScales) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const uint2 raw = make_uint2(scales[r].x, scales[r].y);
+        if constexpr (F::kFolds == 4) {
+          const uint2 pairs = e8m0_pairs(raw.x);
+          scales[r] = {pairs.x, pairs.y, 0, 0};
+        } else {
+          scales[r] = {e4m3_pair(__byte_perm(raw.x, raw.y, 0x40)),
+                       e4m3_pair(__byte_perm(raw.x, raw.y, 0x51)),
+                       e4m3_pair(__byte_perm(raw.x, raw.y, 0x62)),
+                       e4m3_pair(__byte_perm(raw.x, raw.y, 0x73))};
+        }
       }
     }
   }
@@ -364,7 +388,8 @@ __device__ void consume(typename F::Sum (&sums)[F::kRegs], const GemvArgs& a, co
     const uint64_t x = matrix_descriptor(weights + F::kWeightBytes);
     Weights<F> w;
     w.read(weights);
-    const StageGroups<F> stage = next;
+    StageGroups<F> stage = next;
+    stage.settle();
     if constexpr (F::kStageScales) {
       if (k + 1 < tile.end) next.load(a, l, tile.row, k + 1);
     }

@@ -20,7 +20,7 @@ enum class GemvWeight : uint8_t {
   kS8Groups,    // 5 to 8 bits, scales (and zero points) per group of 32, 64 or multiples of 128
   kE4M3Groups,  // bf16 scales per group of 32 that multiply the codes (MX)
   kMini8,       // FP6, likewise
-  kMini4,       // FP4, likewise, of 32 or 16 (NVFP4, whose scales are e4m3 values)
+  kMini4,       // FP4, of 32 or 16 (NVFP4), scales as bytes in tiles (weight.h)
 };
 // What x holds: the run dtype, or codes. int8 weights meet int8 codes in exact int32 arithmetic;
 // e4m3 weights meet e4m3 codes, and 4-bit weights either code, as f16, which holds them exactly.

@@ -12,26 +12,33 @@ namespace {
 template <class F>
 __global__ void __launch_bounds__(kRingThreads, 1)
     gemv_fp4_kernel__sm90(const __grid_constant__ GemvArgs a, const __grid_constant__ Plan p,
-                          const __grid_constant__ Ring ring) {
+                          const __grid_constant__ Ring ring, const __grid_constant__ Deal deal) {
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ float x_scale[kMultiplyWarps][kGemvRowsMax];
   const RingBarriers barriers(shared + ring.barriers);
-  const Share share = share_of(deal_of((a.n + kRows - 1) / kRows, static_cast<int>(gridDim.x)));
+  const Share share = share_of(deal);
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  ptx::grid_dependency_launch();  // the next grid waits for room
-  if (warp == kLoadWarp) barriers.init(ring.stages, true, 32);
-  __syncthreads();  // the barriers exist
   if (warp == kLoadWarp) {
+    produce_first<F>(a, p, ring, shared, barriers, share);
+    ptx::grid_dependency_launch();  // the next grid waits for room
+    barriers.init_full(1, ring.stages);
+    ptx::named_barrier_arrive(kReadyBarrier, kRingThreads);
     LoadCursor at;
-    return produce<F>(a, p, ring, shared, barriers, share, at);
+    at.first_is_asked = true;
+    at.met = false;
+    produce<F>(a, p, ring, shared, barriers, share, at);
+    return at.meet();
   }
-  ptx::grid_dependency_wait();  // x is written, and what reads out is done
+  ptx::grid_dependency_launch();
   if (warp == kFinishWarp) {
-    RingCursor at;
-    return finish<F>(a, ring, shared, barriers, share, at);
+    barriers.init_empty(ring.stages, true, 32);
+    ptx::named_barrier_arrive(kEmptyBarrier, 64);
   }
-  stage_fp4<F>(a, p, shared + ring.x, x_scale[warp]);
+  ptx::named_barrier(kReadyBarrier, kRingThreads);  // barriers exist
   RingCursor at;
+  ptx::grid_dependency_wait();  // x is written, and what reads out is done
+  if (warp == kFinishWarp) return finish<F>(a, ring, shared, barriers, share, at);
+  stage_fp4<F>(a, p, shared + ring.x, x_scale[warp]);
   const int stages = share.count * ring.pieces;
   Consumer<F> reader{a, p, ring, shared, barriers, at, stages};
   reader.take_scales(x_scale[warp]);
@@ -56,17 +63,17 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
 
 template <class F>
 void launch_format(const GemvArgs& a, cudaStream_t stream) {
-  void (*const kernel)(GemvArgs, Plan, Ring) = gemv_fp4_kernel__sm90<F>;
+  void (*const kernel)(GemvArgs, Plan, Ring, Deal) = gemv_fp4_kernel__sm90<F>;
   allow_shared<gemv_fp4_kernel__sm90<F>>(kRingSharedMax,
                                          "giving the small-batch FP4 linear its shared memory");
   const Plan p = ring_plan_of<F>(a);
   const Ring ring = ring_of<F>(a, p);
-  const int tiles = (a.n + kRows - 1) / kRows;
+  const int tiles = (a.n + kRows - 1) / kRows, blocks = std::min(tiles, multiprocessors());
   launch("launching gemv_fp4_kernel__sm90", kernel,
-         {.grid = dim3(static_cast<unsigned>(std::min(tiles, multiprocessors()))),
+         {.grid = dim3(static_cast<unsigned>(blocks)),
           .block = dim3(kRingThreads),
           .shared_bytes = static_cast<size_t>(ring.bytes)},
-         stream, a, p, ring);
+         stream, a, p, ring, deal_of(tiles, blocks));
 }
 
 // run(Format) for these rows: limbs where one tile of mma's columns holds them.
@@ -92,8 +99,7 @@ std::string gemv_fp4_sm90_why_not(const GemvArgs& a) {
   if (a.group_cols != 32 && a.group_cols != 16) return "groups of other than 32 and 16";
   if (a.input != GemvInput::kRun || a.run_is_f16) return "activations other than bf16";
   if (a.m > kGemvRowsMax) return "more than 8 rows";
-  if (a.k == 0 || a.k % (a.group_cols == 32 ? 256 : 128) != 0)
-    return "K is no multiple of 128 or 256";
+  if (a.k == 0 || a.k % 128 != 0) return "K is no multiple of 128";
   if (reinterpret_cast<uintptr_t>(a.x) % 16 != 0 || a.x_stride % 8 != 0)
     return "rows of the activation are no multiple of 16 bytes apart";
   const bool fits = with_fp4(a, [&](auto format) {

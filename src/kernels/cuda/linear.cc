@@ -128,7 +128,7 @@ GemvArgs codes_args(const LinearCall& call) {
                 : *weight.elem == kE4M3 ? GemvWeight::kE4M3Groups
                 : bits > 4              ? GemvWeight::kMini8
                                         : GemvWeight::kMini4;
-  args.wide_scales = l.wide_scales;
+  args.wide_scales = l.scale_form == ScaleForm::kF32;
   args.spare_bits = integer && bits > 4 ? 8 - bits : 0;
   args.man_bits = weight.elem->man_bits;
   args.exp_bias = weight.elem->bias;

@@ -46,7 +46,9 @@ AnyOperand weight_of(const Weight& w) {
   o.nibbles = l.code_bits == 4;
   if (o.nibbles && o.format == AnyFormat::kInt) o.bits = 4;  // as they are stored
   if (o.format != AnyFormat::kCodebook) o.scales = d.scales;
-  o.wide_scales = d.wide_scales;
+  o.scale_form = d.scale_form;
+  o.scale_blocks = d.scale_blocks;
+  o.scale_group = d.group_cols;
   o.scale_stride = d.groups;
   o.zeros = d.zeros;
   if (l.groups > 0) o.row_globals = d.globals;
@@ -59,7 +61,7 @@ AnyOperand input_of(const LinearInput& x, const Spec& spec, int64_t cols) {
   o.codes = static_cast<const unsigned char*>(x.data);
   o.row_bytes = x.stride * (spec.quantized() ? 1 : 2);
   o.scales = x.scales;
-  o.wide_scales = true;
+  o.scale_form = ScaleForm::kF32;
   o.scale_stride = x.scale_stride;
   o.zeros32 = x.zero_points;
   o.global = x.global;

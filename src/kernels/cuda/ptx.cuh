@@ -360,6 +360,12 @@ __device__ inline uint32_t and_xor(uint32_t a, uint32_t mask, uint32_t flip) {
   return out;
 }
 
+// The larger ones of two pairs of unsigned 16-bit numbers (sm_90).
+__device__ inline uint32_t max_u16x2(uint32_t a, uint32_t b) {
+  uint32_t out;
+  asm("max.u16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+  return out;
+}
 // What the compiler takes for unknown from here on: a constant that shall stay in its register.
 __device__ inline void keep(uint32_t& word) {
   asm("" : "+r"(word));

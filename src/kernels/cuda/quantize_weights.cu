@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cuda/byte_scale.cuh"
 #include "kernels/cuda/cuda_error.h"
 #include "kernels/cuda/device_types.cuh"
 #include "kernels/cuda/quantize_weights.h"
@@ -113,7 +114,9 @@ struct QuantizeArgs {
   int64_t row_bytes;
   int code_bits, widened_bits;
   void* scales;
-  bool wide_scales;
+  ScaleForm scale_form;
+  int64_t scale_row0;  // bytes: of the part, in the weight; else `scales` begins with the part
+  int scale_blocks;
   int8_t* zeros;
   float* globals;
   WeightCounters* counters;
@@ -176,7 +179,10 @@ __device__ BlockRange range_of(const QuantizeArgs& a, const Unit& u, int lane) {
 
 __device__ void store_scale(const QuantizeArgs& a, const Unit& u, const BlockScale& s, int row) {
   const int64_t r = u.row0 + row, at = r * a.groups + u.group;
-  if (a.wide_scales) {
+  if (is_byte(a.scale_form)) {
+    const int64_t to = byte_scale_at(a.scale_row0 + r, u.group, a.scale_blocks, a.block_cols);
+    static_cast<uint8_t*>(a.scales)[to] = byte_of_scale(s.scale, a.scale_form);
+  } else if (a.scale_form == ScaleForm::kF32) {
     static_cast<float*>(a.scales)[at] = s.scale;
   } else {
     static_cast<uint16_t*>(a.scales)[at] = bf16_from_f32(s.scale);
@@ -346,8 +352,12 @@ QuantizeArgs quantize_args(const Weight& w, const RawPart& part, WeightCounters*
           .row_bytes = l.row_bytes,
           .code_bits = l.code_bits,
           .widened_bits = l.widened_bits,
-          .scales = at(l.scales, l.groups * (l.wide_scales ? 4 : 2)),
-          .wide_scales = l.wide_scales,
+          .scales = at(l.scales, is_byte(l.scale_form)             ? 0
+                                 : l.scale_form == ScaleForm::kF32 ? l.groups * 4
+                                                                   : l.groups * 2),
+          .scale_form = l.scale_form,
+          .scale_row0 = part.row0,
+          .scale_blocks = l.scale_blocks,
           .zeros = l.asymmetric ? reinterpret_cast<int8_t*>(at(l.zeros, l.groups)) : nullptr,
           .globals = reinterpret_cast<float*>(at(l.globals, 4)),
           .counters = counters};

@@ -61,6 +61,44 @@ std::vector<T> per_row_group(const WeightLayout& l, const QuantRows& q, const Of
   return out;
 }
 
+// The bytes of scales of rows that begin at a tile, for whole tiles.
+std::vector<uint8_t> fetch_scale_tiles(const Weight& w, const WeightLayout& l, int64_t row0,
+                                       int64_t rows, Queue* queue) {
+  const int64_t tile_bytes = int64_t{kScaleTile} * l.scale_blocks * (128 / l.group_cols);
+  std::vector<uint8_t> tiles(
+      static_cast<size_t>(padded(rows, kScaleTile) / kScaleTile * tile_bytes));
+  fetch(tiles.data(), w.data + l.scales + row0 / kScaleTile * tile_bytes, tiles.size(), queue);
+  return tiles;
+}
+// A band of rows; other rows of its first and last tile keep theirs.
+void pack_byte_scales(const Weight& w, const WeightLayout& l, int64_t row0, const QuantRows& q,
+                      Queue* queue) {
+  const Elem& elem = *w.request.scheme.weight.scale;
+  const auto scales = per_row_group<uint8_t>(l, q, [&](size_t i) {
+    return static_cast<uint8_t>(encode(elem, q.scales.empty() ? 1.0f : q.scales[i], false));
+  });
+  const int64_t first = row0 / kScaleTile * kScaleTile;
+  std::vector<uint8_t> tiles = fetch_scale_tiles(w, l, first, row0 + q.rows - first, queue);
+  for (int64_t r = 0; r < q.rows; ++r) {
+    for (int g = 0; g < l.groups; ++g)
+      tiles[static_cast<size_t>(byte_scale_at(row0 - first + r, g, l.scale_blocks, l.group_cols))] =
+          scales[static_cast<size_t>(r * l.groups + g)];
+  }
+  copy(w.data + l.scales + byte_scale_at(first, 0, l.scale_blocks, l.group_cols), tiles.data(),
+       tiles.size(), queue);
+}
+void unpack_byte_scales(const Weight& w, const WeightLayout& l, int64_t row0, QuantRows& q,
+                        Queue* queue) {
+  const auto values = decode_table(*w.request.scheme.weight.scale);
+  const int64_t first = row0 / kScaleTile * kScaleTile;
+  const std::vector<uint8_t> tiles = fetch_scale_tiles(w, l, first, row0 + q.rows - first, queue);
+  for (int64_t r = 0; r < q.rows; ++r) {
+    for (int g = 0; g < l.groups; ++g)
+      q.scales[static_cast<size_t>(r * l.groups + g)] = values[tiles[static_cast<size_t>(
+          byte_scale_at(row0 - first + r, g, l.scale_blocks, l.group_cols))]];
+  }
+}
+
 }  // namespace
 
 WeightLayout::WeightLayout(const WeightRequest& request) : rows(request.rows), cols(request.cols) {
@@ -80,10 +118,24 @@ WeightLayout::WeightLayout(const WeightRequest& request) : rows(request.rows), c
   group_cols =
       static_cast<int>(spec.block.cols == kAll ? std::max<int64_t>(cols, 1) : spec.block.cols);
   groups = (cols + group_cols - 1) / group_cols;
-  wide_scales = *spec.scale == kF32;
+  // FP4 in groups of 32 (MX) or 16 (NVFP4): what kernels of a few rows read is as small as can be.
+  const bool bytes_of_fp4 = *spec.elem == kE2M1 && spec.block.rows == 1 &&
+                            (*spec.scale == kE8M0   ? spec.block.cols == 32
+                             : *spec.scale == kE4M3 ? spec.block.cols == 16
+                                                    : false);
+  scale_form = *spec.scale == kF32    ? ScaleForm::kF32
+               : !bytes_of_fp4        ? ScaleForm::kBf16
+               : *spec.scale == kE8M0 ? ScaleForm::kE8M0
+                                      : ScaleForm::kE4M3;
+  if (bytes_of_fp4) {
+    scale_blocks = static_cast<int>((cols + 127) / 128);
+    scale_bytes = padded(rows, kScaleTile) * scale_blocks * (128 / group_cols);
+  } else {
+    scale_bytes = rows * groups * (scale_form == ScaleForm::kF32 ? 4 : 2);
+  }
   asymmetric = spec.asymmetric;
   codebook_len = spec.codebook ? int64_t{1} << bits : 0;
-  scales = section(rows * groups * (wide_scales ? 4 : 2));
+  scales = section(scale_bytes);
   zeros = section(asymmetric ? rows * groups : 0);
   globals = section(rows * 4);
   codebooks = section(rows * groups * codebook_len * 2);
@@ -108,7 +160,8 @@ DeviceWeight device_weight(const Weight& w) {
           .group_cols = l.group_cols,
           .codebook_len = static_cast<int>(l.codebook_len),
           .code_bits = l.code_bits,
-          .wide_scales = l.wide_scales};
+          .scale_form = l.scale_form,
+          .scale_blocks = l.scale_blocks};
 }
 
 void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue) {
@@ -119,7 +172,9 @@ void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue) 
     copy(w.data + l.codes + row0 * l.row_bytes, codes.data(), codes.size(), queue);
   }
   if (l.groups == 0) return;
-  if (l.wide_scales) {
+  if (is_byte(l.scale_form)) {
+    pack_byte_scales(w, l, row0, q, queue);
+  } else if (l.scale_form == ScaleForm::kF32) {
     const auto scales =
         per_row_group<float>(l, q, [&](size_t i) { return q.scales.empty() ? 1.0f : q.scales[i]; });
     copy(w.data + l.scales + row0 * l.groups * 4, scales.data(), scales.size() * 4, queue);
@@ -188,7 +243,9 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
   if (l.groups == 0) return;
   const auto count = static_cast<size_t>(rows * l.groups);
   q.scales.resize(count);
-  if (l.wide_scales) {
+  if (is_byte(l.scale_form)) {
+    unpack_byte_scales(w, l, row0, q, queue);
+  } else if (l.scale_form == ScaleForm::kF32) {
     fetch(q.scales.data(), w.data + l.scales + row0 * l.groups * 4, count * 4, queue);
   } else {
     std::vector<uint16_t> scales(count);

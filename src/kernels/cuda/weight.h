@@ -1,7 +1,7 @@
 // Where the parts of a resident weight lie on the device. Codes stay plain [N, K], K-major: one
 // byte, or the run dtype; the copy engine reads them as they are. Codes of up to 4 bits are two a
 // byte in blocks of 128 (nibble_of). Scales, zero points and codebooks stand beside them, one row
-// per output.
+// per output; scales of FP4 in tiles (byte_scale_at).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -31,15 +31,33 @@ __host__ __device__ inline uint32_t widen_nibbles(uint32_t word, int bits) {
   return word | (word >> (bits - 1) & ones) * (15u & ~((1u << bits) - 1));
 }
 
+// How scales are stored. Bytes: those of FP4, as they are (e8m0, e4m3).
+enum class ScaleForm : uint8_t { kF32, kBf16, kE8M0, kE4M3 };
+constexpr bool is_byte(ScaleForm f) {
+  return f == ScaleForm::kE8M0 || f == ScaleForm::kE4M3;
+}
+// Where the byte of a row's group lies: [16 rows][block of 128 columns][row][group], so that what
+// belongs to any columns of a tile of 16 rows is one piece, and rows that are read together share
+// no bank. blocks: of a row. Of a block's groups the even ones come first.
+constexpr int kScaleTile = 16;
+__host__ __device__ inline int64_t byte_scale_at(int64_t row, int group, int blocks,
+                                                 int group_cols) {
+  const int each = 128 / group_cols, of = group % each;  // 4 or 8 groups in a block
+  const int at = of % 2 * (each / 2) + of / 2;
+  return ((row / kScaleTile * blocks + group / each) * kScaleTile + row % kScaleTile) * each + at;
+}
+
 struct WeightLayout {
-  int64_t rows = 0, cols = 0;  // N, K
-  int code_bits = 0;           // stored: 4, 8, 16 or 32
-  int widened_bits = 4;        // of nibbles: less than 4 for integers that are widened
-  int64_t row_bytes = 0;       // of codes, a multiple of 16 (4-bit codes: of 64)
-  int64_t groups = 0;          // scales in a row; 0: not quantized
-  int group_cols = 0;          // K of one group
-  bool wide_scales = true;     // float32, else bf16 (scales in bf16, e8m0 or e4m3 are exact there)
-  int64_t codebook_len = 0;    // entries of one codebook (bf16); 0: none
+  int64_t rows = 0, cols = 0;              // N, K
+  int code_bits = 0;                       // stored: 4, 8, 16 or 32
+  int widened_bits = 4;                    // of nibbles: less than 4 for integers that are widened
+  int64_t row_bytes = 0;                   // of codes, a multiple of 16 (4-bit codes: of 64)
+  int64_t groups = 0;                      // scales in a row; 0: not quantized
+  int group_cols = 0;                      // K of one group
+  ScaleForm scale_form = ScaleForm::kF32;  // bf16: of scales that are exact there
+  int scale_blocks = 0;                    // of bytes: blocks of 128 columns
+  int64_t scale_bytes = 0;                 // of all
+  int64_t codebook_len = 0;                // entries of one codebook (bf16); 0: none
   bool asymmetric = false;
   // Byte offsets in Weight::data.
   int64_t codes = 0, scales = 0, zeros = 0, globals = 0, codebooks = 0, table = 0;
@@ -58,14 +76,15 @@ CodeTable code_table(const Elem& elem);
 // What kernels get: value(n, k) = ((table[code] or codebook) - zero) * scale * global.
 struct DeviceWeight {
   const unsigned char* codes;      // [N, row_bytes]
-  const void* scales;              // [N, groups] float32 or bf16; nullptr: not quantized
+  const void* scales;              // [N, groups], or bytes in tiles; nullptr: not quantized
   const int8_t* zeros;             // [N, groups]; nullptr: symmetric
   const float* globals;            // [N]
   const __nv_bfloat16* codebooks;  // [N, groups, codebook_len]; nullptr: none
   const float* table;              // [256] value of each code
   int64_t row_bytes;
   int n, k, groups, group_cols, codebook_len, code_bits;
-  bool wide_scales;
+  ScaleForm scale_form;
+  int scale_blocks;
 };
 DeviceWeight device_weight(const Weight& w);
 

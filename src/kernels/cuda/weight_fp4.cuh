@@ -4,6 +4,7 @@
 // scaled and added in float32.
 #pragma once
 
+#include "kernels/cuda/byte_scale.cuh"
 #include "kernels/cuda/quantize_row.cuh"
 #include "kernels/cuda/weight_ring.cuh"
 
@@ -30,7 +31,7 @@ struct Fp4 {
   static constexpr bool kGlobals = true;
   static constexpr bool kScales = true;
   static constexpr bool kTiles = false;
-  using GroupScale = uint16_t;
+  using GroupScale = uint8_t;
   using Sum = float;
   static constexpr int kBlockValues = 128;
   static constexpr int kXBlock = kBlockValues * (kLimbed ? kLimbCount : 2);
@@ -157,18 +158,29 @@ struct Fp4Column {
 template <class F>
 struct Fp4Block {
   uint4 codes[2];
-  std::conditional_t<F::kGroup == 32, uint2, uint4> scales[2];
+  uint32_t scales[2];  // bytes of the lane's party, of both where there is one
 
-  // Scale of chunk i (parties: of pair i of groups) for row r: bf16 in order, or one of two by the
-  // lane's party (selector).
-  __device__ float scale(int r, int i, uint32_t selector) const {
-    if constexpr (F::kParties == 1) {
-      const uint32_t pair = i < 2 ? scales[r].x : scales[r].y;
-      return __uint_as_float(i % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
-    } else if constexpr (F::kChunks) {
-      return __uint_as_float(ptx::permute(i == 0 ? scales[r].x : scales[r].y, 0, selector));
+  // Scales of row r for each sum of the block: of its chunks, of pairs of chunks, of pairs of
+  // groups of 16. e8m0: 2^-127 counts as 0; NaN as infinity, which leave() turns back.
+  template <int kSums>
+  __device__ void scales_of(float (&to)[kSums], int r) const {
+    const uint32_t word = scales[r];
+    if constexpr (F::kGroup == 16) {
+      static_assert(kSums == 4);
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {
+        const uint32_t pair = i == 0 ? word & 0xffffu : word >> 16;
+        const float2 values = __half22float2(from_bits<__half2>(decode_e4m3<__half>(pair)));
+        to[i] = values.x;
+        to[i + 1] = values.y;
+      }
     } else {
-      return __uint_as_float(ptx::permute(word_of(scales[r], i), 0, selector));
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) {
+        const int byte = kSums == 2 ? i : i % 2 * 2 + i / 2;  // even groups come first
+        const uint32_t at_exponent = byte < 3 ? word << (23 - 8 * byte) : word >> 1;
+        to[i] = __uint_as_float(at_exponent & 0x7f800000u);
+      }
     }
   }
 };
@@ -198,21 +210,33 @@ __device__ inline void multiply_chunk(int32_t (&d)[4], const uint4 (&codes)[2], 
   ptx::mma_s8(d, above, x0, x1);
   ptx::mma_s8(d, below, x0, x1);
 }
+// Sums of a block's chunks, or of pairs of them.
 template <class F>
-__device__ void multiply_fp4(float (&sums)[1][4], const Fp4Block<F>& block, const uint4 (&x)[2],
-                             const Fp4Tables& tables, uint32_t selector) {
+using LimbSums = int32_t[F::kChunks ? 2 : 4][4];
+template <class F>
+__device__ void multiply_limbs(LimbSums<F>& to, const Fp4Block<F>& block, const uint4 (&x)[2],
+                               const Fp4Tables& tables) {
   constexpr int kTogether = F::kChunks ? 2 : 1;  // chunks
 #pragma unroll
-  for (int i = 0; i < 4 / kTogether; ++i) {
-    int32_t d[4] = {kFloatUnits, kFloatUnits, kFloatUnits, kFloatUnits};
+  for (int i = 0; i < 4; ++i) {
+    int32_t(&d)[4] = to[i / kTogether];
+    if (i % kTogether == 0) d[0] = d[1] = d[2] = d[3] = kFloatUnits;
+    multiply_chunk(d, block.codes, x, tables, i);
+  }
+}
+template <class F>
+__device__ void add_limbs(float (&sums)[4], const LimbSums<F>& products, const Fp4Block<F>& block) {
+  constexpr int kSums = F::kChunks ? 2 : 4;
+  float scale[2][kSums];
+  block.scales_of(scale[0], 0);
+  block.scales_of(scale[1], 1);
 #pragma unroll
-    for (int c = 0; c < kTogether; ++c)
-      multiply_chunk(d, block.codes, x, tables, i * kTogether + c);
-    const float scale[2] = {block.scale(0, i, selector), block.scale(1, i, selector)};
+  for (int i = 0; i < kSums; ++i) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
-      sums[0][j] =
-          fmaf(__int_as_float(d[j]) - __int_as_float(kFloatUnits), scale[j / 2], sums[0][j]);
+    for (int j = 0; j < 4; ++j) {
+      const float sum = __int_as_float(products[i][j]) - __int_as_float(kFloatUnits);
+      sums[j] = fmaf(sum, scale[j / 2][i], sums[j]);
+    }
   }
 }
 
@@ -230,14 +254,15 @@ __device__ inline void halves_of_fp4(uint32_t (&to)[4], uint32_t word) {
 // x: f16, of the block at the lane's token and K; `used`: whether its column holds them.
 template <class F>
 __device__ void multiply_fp4(float (&sums)[F::kColumnTiles][4], const Fp4Block<F>& block,
-                             const unsigned char* const (&x)[F::kColumnTiles], bool used,
-                             uint32_t selector) {
+                             const unsigned char* const (&x)[F::kColumnTiles], bool used) {
+  float scale[2][4];
+  block.scales_of(scale[0], 0);
+  block.scales_of(scale[1], 1);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     uint32_t w[2][4];
     halves_of_fp4(w[0], word_of(block.codes[0], i));
     halves_of_fp4(w[1], word_of(block.codes[1], i));
-    const float scale[2] = {block.scale(0, i, selector), block.scale(1, i, selector)};
 #pragma unroll
     for (int t = 0; t < F::kColumnTiles; ++t) {
       uint4 operands{};
@@ -249,7 +274,7 @@ __device__ void multiply_fp4(float (&sums)[F::kColumnTiles][4], const Fp4Block<F
         ptx::mma_16(group, codes, word_of(operands, 2 * h), word_of(operands, 2 * h + 1), __half{});
       }
 #pragma unroll
-      for (int j = 0; j < 4; ++j) sums[t][j] = fmaf(group[j], scale[j / 2], sums[t][j]);
+      for (int j = 0; j < 4; ++j) sums[t][j] = fmaf(group[j], scale[j / 2][i], sums[t][j]);
     }
   }
 }
@@ -298,21 +323,22 @@ struct Consumer<F> {
   }
   __device__ void wait() const { ptx::mbarrier_wait(barriers.full + at.slot, at.parity); }
 
-  // Block b of the stage to be read; zeros for one that is not there.
+  // Block b of the stage to be read; scales of 0 for one that is not there.
   __device__ void load(Blocks& blocks, const Place& of, int b) const {
-    using Scales = std::remove_reference_t<decltype(blocks[b].scales[0])>;
+    using Scales = std::conditional_t<F::kChunks, uint16_t, uint32_t>;  // of a lane
     const bool is = has(of, b);
     const int row = lane() / 4, block = block_at(of.in_piece, b);
     const unsigned char* stage = shared + at.slot * ring.stage_bytes;
     const unsigned char* codes = stage + row * ring.pitch + block * 64 + lane() % 4 * 16;
-    const unsigned char* scales =
-        stage + ring.scales + row * ring.scale_pitch + block * F::kSubs * 2;
+    // Of the lane's party: that of its results.
+    const int party = F::kParties == 1 ? 0 : kLimbed ? lane() % 2 : lane() % 4 / 2;
+    const unsigned char* scales = stage + ring.scales + (block * kRows + row) * F::kSubs +
+                                  party * static_cast<int>(sizeof(Scales));
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      blocks[b].codes[r] =
-          is ? *reinterpret_cast<const uint4*>(codes + r * 8 * ring.pitch) : uint4{};
+      blocks[b].codes[r] = *reinterpret_cast<const uint4*>(codes + r * 8 * ring.pitch);
       blocks[b].scales[r] =
-          is ? *reinterpret_cast<const Scales*>(scales + r * 8 * ring.scale_pitch) : Scales{};
+          is ? uint32_t{*reinterpret_cast<const Scales*>(scales + r * 8 * F::kSubs)} : 0;
     }
   }
   // The limbs that block b of a piece meets; lanes of columns beyond keep their zeros.
@@ -361,7 +387,6 @@ struct Consumer<F> {
   __device__ void multiply_halves(TileSums& sums, const Blocks& blocks, const Fp4Column& column,
                                   const Place& of, int b) const {
     if (!has(of, b)) return;
-    const uint32_t selector = lane() % 4 < 2 ? 0x1044 : 0x3244;
     const unsigned char* x[F::kColumnTiles];
 #pragma unroll
     for (int t = 0; t < F::kColumnTiles; ++t) {
@@ -369,7 +394,10 @@ struct Consumer<F> {
       x[t] = shared + ring.x + token * p.token_bytes + lane() % 4 * 16 +
              block_at(of.line, b) * F::kXBlock;
     }
-    multiply_fp4<F>(sums, blocks[b], x, column.used, selector);
+    multiply_fp4<F>(sums, blocks[b], x, column.used);
+  }
+  __device__ static float nan_of_infinity(float v) {
+    return fmaf(v, 0.0f, v);
   }
   // The warp's part of a tile.
   __device__ void leave(TileSums& sums, const RingCursor& tile) const {
@@ -384,7 +412,7 @@ struct Consumer<F> {
         const float last = __shfl_down_sync(0xffffffffu, sums[0][2 * r], 2);
         float sum = join_limbs(sums[0][2 * r], sums[0][2 * r + 1], last);
         if (F::kParties > 1) sum += __shfl_down_sync(0xffffffffu, sum, 1);
-        if (quad < a.m) part[quad * kRows + r * 8] = sum * x_scale[0].x;
+        if (quad < a.m) part[quad * kRows + r * 8] = nan_of_infinity(sum) * x_scale[0].x;
       }
     } else {
 #pragma unroll
@@ -397,7 +425,8 @@ struct Consumer<F> {
         }
         const float2& scale = x_scale[i / 4];
         if (token < a.m)
-          part[token * kRows + i % 4 / 2 * 8] = sum * (i % 2 == 0 ? scale.x : scale.y);
+          part[token * kRows + i % 4 / 2 * 8] =
+              nan_of_infinity(sum) * (i % 2 == 0 ? scale.x : scale.y);
       }
     }
     ptx::mbarrier_arrive(barriers.parts_full + of_tile);  // the part is written
@@ -417,48 +446,93 @@ struct Consumer<F> {
   }
 };
 
-// x is staged; the warp leaves its part of every tile. tile: of the first stage.
-template <IsFp4 F>
-__device__ void consume(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, int stages) {
+// Where x is limbs: two blocks at a time, so that mma need not wait for each other; a tile's part
+// is left while the next one's first blocks are multiplied.
+template <class F>
+__device__ void consume_limbs(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, int stages) {
   using Reader = Consumer<F>;
-  constexpr int kTogether = F::kGroup == 32 ? 2 : 4;  // blocks that are read behind one branch
-  constexpr bool kLimbed = F::kLimbs > 0;
+  constexpr int kPair = 2;
   const Ring& ring = reader.ring;
   const Fp4Column column = Fp4Column::of<F>(Reader::lane(), reader.a.m);
   Fp4Tables tables{kAboveLow, kBelowLow};
   ptx::keep(tables.above_low);
   ptx::keep(tables.below_low);
-  const uint32_t selector = Reader::lane() % 2 == 0 ? 0x1044 : 0x3244;  // byte 4: 0
   typename Reader::Operands x = {};
-  typename Reader::TileSums sums = {};
-  Place of = reader.place(0);  // what is multiplied
-  if constexpr (kLimbed) {
+  float sums[4] = {}, last[1][4];  // last: of the tile before
+  bool ends = false;               // it is not left yet
+  int multiplied = 0;              // pieces of the tile
+  const Place first = reader.place(0);
 #pragma unroll
-    for (int b = 0; b < Reader::kBlocks; ++b) reader.load_x(x, column, of, b);
-  }
-  if (!ahead.held) {
+  for (int b = 0; b < Reader::kBlocks; ++b) reader.load_x(x, column, first, b);
+  while (true) {
+    const bool early = --stages > 0 && reader.is_there();
+    const Place next = reader.place(reader.piece);
+#pragma unroll
+    for (int pair = 0; pair < Reader::kBlocks; pair += kPair) {
+      LimbSums<F> products[kPair];
+#pragma unroll
+      for (int b = 0; b < kPair; ++b)
+        multiply_limbs<F>(products[b], ahead.blocks[pair + b], x[pair + b], tables);
+      if (pair == 0 && ends) {
+        reader.leave(last, tile);
+        ++tile.tile;
+      }
+#pragma unroll
+      for (int b = 0; b < kPair; ++b) add_limbs<F>(sums, products[b], ahead.blocks[pair + b]);
+      if (!early) continue;
+#pragma unroll
+      for (int b = pair; b < pair + kPair; ++b) {
+        reader.load(ahead.blocks, next, b);
+        if (ring.pieces > 1) reader.load_x(x, column, next, b);
+      }
+    }
+    ends = ++multiplied == ring.pieces;
+    if (ends) {
+      multiplied = 0;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        last[0][j] = sums[j];
+        sums[j] = 0;
+      }
+    }
+    if (early) {
+      reader.release();
+      continue;
+    }
+    if (ends) {
+      reader.leave(last, tile);
+      ++tile.tile;
+      ends = false;
+    }
+    if (stages == 0) return;
     reader.wait();
     reader.read(ahead.blocks);
+    if (ring.pieces == 1) continue;
+#pragma unroll
+    for (int b = 0; b < Reader::kBlocks; ++b) reader.load_x(x, column, next, b);
   }
-  int multiplied = 0;  // pieces of the tile
+}
+template <class F>
+__device__ void consume_halves(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, int stages) {
+  using Reader = Consumer<F>;
+  constexpr int kTogether = F::kGroup == 32 ? 2 : 4;  // blocks that are read behind one branch
+  const Fp4Column column = Fp4Column::of<F>(Reader::lane(), reader.a.m);
+  typename Reader::TileSums sums = {};
+  Place of = reader.place(0);  // what is multiplied
+  int multiplied = 0;          // pieces of the tile
   while (true) {
-    const bool early = reader.left > 0 && reader.is_there();
+    const bool early = --stages > 0 && reader.is_there();
     const Place next = reader.place(reader.piece);
 #pragma unroll
     for (int b = 0; b < Reader::kBlocks; ++b) {
-      if constexpr (kLimbed) {
-        multiply_fp4<F>(sums, ahead.blocks[b], x[b], tables, selector);
-        if (ring.pieces > 1) reader.load_x(x, column, next, b);
-      } else {
-        reader.multiply_halves(sums, ahead.blocks, column, of, b);
-      }
+      reader.multiply_halves(sums, ahead.blocks, column, of, b);
       if (early && b % kTogether == kTogether - 1) {
 #pragma unroll
         for (int c = b + 1 - kTogether; c <= b; ++c) reader.load(ahead.blocks, next, c);
       }
     }
     of = next;
-    if (++multiplied == ring.pieces) {
+    if (++multiplied == reader.ring.pieces) {
       reader.leave(sums, tile);
 #pragma unroll
       for (auto& tile_sums : sums) {
@@ -468,13 +542,27 @@ __device__ void consume(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, i
       ++tile.tile;
       multiplied = 0;
     }
-    if (--stages == 0) return;
     if (early) {
       reader.release();
-    } else {
+    } else if (stages > 0) {
       reader.wait();
       reader.read(ahead.blocks);
+    } else {
+      return;
     }
+  }
+}
+// x is staged; the warp leaves its part of every tile. tile: of the first stage.
+template <IsFp4 F>
+__device__ void consume(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, int stages) {
+  if (!ahead.held) {
+    reader.wait();
+    reader.read(ahead.blocks);
+  }
+  if constexpr (F::kLimbs > 0) {
+    consume_limbs(reader, ahead, tile, stages);
+  } else {
+    consume_halves(reader, ahead, tile, stages);
   }
 }
 

@@ -31,7 +31,7 @@ struct Ring {
   bool apart;                // copies of a stage do not start back to back
   int piece, pieces, pitch;  // bytes of a row in a stage, stages of a row, bytes between rows
   int x, x_sums, params, params_bytes, zeros, parts, barriers, bytes;
-  int scales, scale_pitch;  // that come with a stage: where they begin in it, bytes between rows
+  int scales;  // that come with a stage: where they begin in it
 };
 
 // The tiles of a block: one after the other, or (pair_stride > 0) in turn with those `pair_stride`
@@ -171,24 +171,20 @@ __device__ void fetch_params(const GemvArgs& a, const Plan& p, const Ring& ring,
   if (F::kZeros) ptx::bulk_load(to + ring.zeros, a.w_zero + row0 * p.groups, bytes.zeros, barrier);
 }
 
-// Bytes of a row's scales that come with `bytes` of its codes.
+// Bytes of a tile's scales that come with `bytes` of each row's codes (weight.h, byte_scale_at).
 template <class F>
-__device__ int stage_scale_bytes(int bytes) {
-  return bytes / 64 * F::kSubs * static_cast<int>(sizeof(typename F::GroupScale));
+__host__ __device__ int stage_scale_bytes(int bytes) {
+  return bytes / 64 * F::kSubs * kRows;
 }
 // The scales of a stage that begins at byte `begin` of the rows' codes.
 template <class F>
-__device__ void fetch_stage_scales(const GemvArgs& a, const Plan& p, const Ring& ring,
-                                   unsigned char* stage, uint64_t* barrier, int tile, int begin,
-                                   int bytes) {
-  const int64_t row_bytes = int64_t{p.groups} * static_cast<int>(sizeof(typename F::GroupScale));
-  const unsigned char* from = static_cast<const unsigned char*>(a.w_scale) +
-                              int64_t{tile} * kRows * row_bytes + stage_scale_bytes<F>(begin);
-  const int rows = min(kRows, a.n - tile * kRows);
-#pragma unroll 4
-  for (int r = 0; r < rows; ++r)
-    ptx::bulk_load(stage + ring.scales + r * ring.scale_pitch, from + r * row_bytes,
-                   static_cast<uint32_t>(stage_scale_bytes<F>(bytes)), barrier);
+__device__ void fetch_stage_scales(const GemvArgs& a, const Ring& ring, unsigned char* stage,
+                                   uint64_t* barrier, int tile, int begin, int bytes) {
+  const auto* from = static_cast<const unsigned char*>(a.w_scale) +
+                     int64_t{tile} * stage_scale_bytes<F>(static_cast<int>(a.row_bytes)) +
+                     stage_scale_bytes<F>(begin);
+  ptx::bulk_load(stage + ring.scales, from, static_cast<uint32_t>(stage_scale_bytes<F>(bytes)),
+                 barrier);
 }
 
 // A stage: `bytes` of each of `rows` rows, whose barrier expects them. One lane starts all copies
@@ -215,7 +211,7 @@ __device__ inline void load_rows(const GemvArgs& a, const Ring& ring, const unsi
 template <class F>
 __device__ void expect_stage(const Plan& p, uint64_t* full, int rows, int bytes, bool with_groups) {
   const ParamBytes groups = param_bytes<F>(p, rows);
-  const int scales = F::kStageScales ? rows * stage_scale_bytes<F>(bytes) : 0;
+  const int scales = F::kStageScales ? stage_scale_bytes<F>(bytes) : 0;
   ptx::mbarrier_expect_bytes(full, static_cast<uint32_t>(rows * bytes + scales) +
                                        (with_groups ? groups.scales + groups.zeros : 0));
 }
@@ -261,7 +257,7 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
         if (!at.first_is_asked) expect_stage<F>(p, full, rows, bytes, with_groups);
         if (with_groups) fetch_params<F>(a, p, ring, shared, full, tile, slot);
         if (F::kStageScales)
-          fetch_stage_scales<F>(a, p, ring, shared + at.slot * ring.stage_bytes, full, tile, begin,
+          fetch_stage_scales<F>(a, ring, shared + at.slot * ring.stage_bytes, full, tile, begin,
                                 bytes);
       }
       __syncwarp();  // the bytes are expected
@@ -720,10 +716,8 @@ void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit) {
   r.pitch = F::kFixedPitch ? kLimbPitch : piece + kRowPad;
   r.stage_bytes = kRows * r.pitch;
   if (F::kStageScales) {
-    // 16 more, or rows that are read together would begin in one bank.
     r.scales = r.stage_bytes;
-    r.scale_pitch = piece / 64 * F::kSubs * kScaleBytes + 16;
-    r.stage_bytes += kRows * r.scale_pitch;
+    r.stage_bytes += stage_scale_bytes<F>(piece);
   }
   const bool of_tiles = F::kSubs > 0 && !F::kStageScales;
   r.zeros = round_up(kRows * needs.groups * kScaleBytes, 16);
