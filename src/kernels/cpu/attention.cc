@@ -184,6 +184,7 @@ void run_whole(const Job& job, CpuQueue& queue) {
   const int64_t floats = job.workspace_floats() + 2 * job.partial_floats(job.rows_max);
   float* memory =
       queue.scratch(ScratchUse::kAttentionWorkers).get_as<float>(floats * queue.pool.threads());
+  const auto units = static_cast<int64_t>(job.units.size());
   const auto run = [&](int worker, int64_t begin, int64_t end) {
     float* own = memory + worker * floats;
     const AttentionWorkspace ws = job.workspace(own);
@@ -192,7 +193,7 @@ void run_whole(const Job& job, CpuQueue& queue) {
     const Partial part = job.partial(partials + job.partial_floats(job.rows_max), job.rows_max);
     for (int64_t i = begin; i < end; ++i) {
       const Unit& unit = job.units[static_cast<size_t>(i)];
-      const Unit* next = i + 1 < end ? &unit + 1 : nullptr;
+      const Unit* next = i + 1 < units ? &unit + 1 : nullptr;
       if (next != nullptr) fetch_ahead(job.args, *next, Section::kKeys);
       job.kernels.pack_queries(job.args, unit.tile, ws);
       for (int64_t c = 0; c < unit.chunks; ++c) {
@@ -203,11 +204,13 @@ void run_whole(const Job& job, CpuQueue& queue) {
       job.kernels.finish(job.args, unit.tile, total, unit.out, job.out_stride);
     }
   };
-  // Short units in runs, for what is fetched ahead.
-  constexpr int64_t kUnitsAtOnce = 8;
-  const auto units = static_cast<int64_t>(job.units.size());
-  const bool runs = job.rows_max <= kFewRows && units >= 8 * kUnitsAtOnce * queue.pool.threads();
-  queue.pool.parallel_for(units, runs ? kUnitsAtOnce : 1, run);
+  // Decoding units in order, for what is fetched ahead, and by the thread that wrote their last
+  // keys; others dealt one by one, the longest first.
+  if (job.rows_max <= kFewRows) {
+    queue.pool.parallel_parts(units, 1, run);
+  } else {
+    queue.pool.parallel_for(units, 1, run);
+  }
 }
 
 // Each chunk of each unit on some worker, then the merge of each unit.
@@ -307,8 +310,8 @@ void rope_write(View qkv, const RopeParams& rope, const AttentionParams& params,
   args.v_inverse = shape.is_static() ? 1 / shape.v_scale : 0;
   args.cache = view_of(kv, *qkv.elem);
   const AttentionKernels& kernels = kernels_of(queue);
-  constexpr int64_t kTokensAtOnce = 8;
-  queue.pool.parallel_for(batch.tokens, kTokensAtOnce, [&](int, int64_t begin, int64_t end) {
+  constexpr int64_t kTokensAtOnce = 4;
+  queue.pool.parallel_parts(batch.tokens, kTokensAtOnce, [&](int, int64_t begin, int64_t end) {
     for (int64_t t = begin; !known && t < end; ++t)
       make_angles(rope, batch.positions[t], cos_sin + t * 2 * args.half);
     kernels.rope_write(args, begin, end);

@@ -18,6 +18,7 @@ namespace {
 #define MANTISSA_SIMD static inline __attribute__((always_inline))
 
 constexpr int kLanes = 16;
+constexpr int kInterleaved = 4;  // vectors of long functions at once (Many, simd_math.h)
 constexpr bool kDotBf16 = true;  // dot_pairs() is one instruction
 // Register tiles of attention_body.inc: up to kTileRows query rows x tile_vectors(rows) vectors,
 // with room for the operands in 32 registers.

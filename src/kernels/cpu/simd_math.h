@@ -13,21 +13,42 @@ MANTISSA_SIMD F magnitude(F x) {
   return floats(andi(bits(x), set1i(0x7fffffff)));
 }
 
+// Several vectors step by step: chains of operations one behind the other would wait, because the
+// processor's schedulers hold only a few of them.
+template <int kCount>
+struct Many {
+  F v[kCount];
+};
+template <int kCount, class Step>
+MANTISSA_SIMD Many<kCount> each_of(const Step& step) {
+  Many<kCount> out;
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) out.v[i] = step(i);
+  return out;
+}
+
 // e^x within 2 ulp; 0 and infinity beyond float32's range, subnormals kept, NaN stays. Polynomial:
 // Cephes expf (S. Moshier), on |r| <= ln(2) / 2 after the two-step reduction r = x - n ln 2.
+template <int kCount>
+MANTISSA_SIMD Many<kCount> exp(Many<kCount> x) {
+  using M = Many<kCount>;
+  // The second operand of min and max where x is NaN.
+  x = each_of<kCount>([&](int i) { return min(set1(89.0f), max(set1(-105.0f), x.v[i])); });
+  const M n =
+      each_of<kCount>([&](int i) { return nearest(mul(x.v[i], set1(1.44269504088896341f))); });
+  M r = each_of<kCount>([&](int i) { return fma(n.v[i], set1(-0.693359375f), x.v[i]); });
+  r = each_of<kCount>([&](int i) { return fma(n.v[i], set1(2.12194440e-4f), r.v[i]); });
+  M p = each_of<kCount>([&](int) { return set1(1.9875691500e-4f); });
+  constexpr float kTerms[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f,
+                              1.6666665459e-1f, 5.0000001201e-1f};
+#pragma GCC unroll 5
+  for (const float term : kTerms)
+    p = each_of<kCount>([&](int i) { return fma(p.v[i], r.v[i], set1(term)); });
+  p = each_of<kCount>([&](int i) { return fma(mul(r.v[i], r.v[i]), p.v[i], r.v[i]); });
+  return each_of<kCount>([&](int i) { return scale2(add(p.v[i], set1(1.0f)), n.v[i]); });
+}
 MANTISSA_SIMD F exp(F x) {
-  x = min(set1(89.0f), max(set1(-105.0f), x));  // the second operand where NaN
-  const F n = nearest(mul(x, set1(1.44269504088896341f)));
-  F r = fma(n, set1(-0.693359375f), x);
-  r = fma(n, set1(2.12194440e-4f), r);
-  F p = set1(1.9875691500e-4f);
-  p = fma(p, r, set1(1.3981999507e-3f));
-  p = fma(p, r, set1(8.3334519073e-3f));
-  p = fma(p, r, set1(4.1665795894e-2f));
-  p = fma(p, r, set1(1.6666665459e-1f));
-  p = fma(p, r, set1(5.0000001201e-1f));
-  p = add(fma(mul(r, r), p, r), set1(1.0f));
-  return scale2(p, n);
+  return exp(Many<1>{{x}}).v[0];
 }
 
 // 2^x for x <= 0 within 2^-18, exactly 1 at 0; at least 2^-127. Polynomial: least maximum of the
@@ -45,9 +66,16 @@ MANTISSA_SIMD F exp2_weight(F x) {
 }
 
 // 1 / (1 + e^-x) without cancellation or overflow on either side.
+template <int kCount>
+MANTISSA_SIMD Many<kCount> sigmoid(const Many<kCount>& x) {
+  const Many<kCount> e =
+      exp(each_of<kCount>([&](int i) { return sub(zero(), magnitude(x.v[i])); }));
+  return each_of<kCount>([&](int i) {
+    return div(select(less(x.v[i], zero()), e.v[i], set1(1.0f)), add(set1(1.0f), e.v[i]));
+  });
+}
 MANTISSA_SIMD F sigmoid(F x) {
-  const F e = exp(sub(zero(), magnitude(x)));
-  return div(select(less(x, zero()), e, set1(1.0f)), add(set1(1.0f), e));
+  return sigmoid(Many<1>{{x}}).v[0];
 }
 
 // Within 3 ulp. Polynomial below 0.625: Cephes tanhf.

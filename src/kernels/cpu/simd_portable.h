@@ -10,6 +10,7 @@ namespace {
 #define MANTISSA_SIMD static inline __attribute__((always_inline))
 
 constexpr int kLanes = 16;
+constexpr int kInterleaved = 1;  // vectors of long functions at once (Many, simd_math.h)
 constexpr bool kDotBf16 = false;
 // 16 registers, four to a vector.
 constexpr int kTileRows = 2;
