@@ -220,6 +220,48 @@ TEST_P(Linear, Int8ExtremesOverLongK) {
   }
 }
 
+// Every code of every element, NaN and infinities too, in a channel of its own beside zeros: by
+// rows alone, by blocks and by panels.
+TEST_P(Linear, EveryCodeOfEveryElement) {
+  CpuDevice device(GetParam());
+  for (const Elem* elem : all_elems()) {
+    if (elem->bits() > 8 || *elem == kE8M0) continue;
+    WeightRequest request{.name = "w", .scheme = {}, .run_dtype = &kBF16, .rows = 256, .cols = 48};
+    request.scheme.weight = {.elem = elem, .block = per_row(), .when = When::kAtLoad};
+    Weight w = cpu::plan_weight(request, device.queue());
+    std::vector<std::byte> memory(static_cast<size_t>(w.bytes) + 64);
+    w.data = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+    QuantRows q;
+    q.elem = elem;
+    q.block = per_row();
+    q.rows = request.rows;
+    q.cols = request.cols;
+    q.codes.assign(static_cast<size_t>(q.rows * q.cols), 0);
+    for (int64_t n = 0; n < q.rows; ++n)
+      q.codes[static_cast<size_t>(n * q.cols + n % q.cols)] =
+          static_cast<uint8_t>(n & code_mask(*elem));
+    q.scales.assign(static_cast<size_t>(q.rows), 1.0f);
+    cpu::pack_rows(w, 0, q, device.queue());
+    cpu::finish_weight(w, device.queue());
+    for (const int64_t m : {1, 3, 16, 40}) {
+      Buffer x(kBF16, m, q.cols), out(kBF16, m, q.rows);
+      for (int64_t i = 0; i < m * q.cols; ++i) x.set(i, 1);
+      Activation in;
+      in.high = x.view();
+      cpu::linear(out.view(), in, w, {}, device.queue());
+      for (int64_t i = 0; i < m * q.rows; ++i) {
+        uint16_t bits;
+        std::memcpy(&bits, out.bytes.data() + 2 * i, 2);
+        const double got = f32_from_bf16(bits);
+        const double want = decode(*elem, static_cast<uint32_t>(i % q.rows) & code_mask(*elem));
+        ASSERT_TRUE(got == want || (std::isnan(got) && std::isnan(want)))
+            << elem->name << ", code " << i % q.rows << " of " << m << " rows: " << got
+            << " instead of " << want;
+      }
+    }
+  }
+}
+
 // A row alone, in a batch, and with any number of threads: the same bits.
 TEST_P(Linear, RowsDoNotDependOnTheBatchOrTheThreads) {
   CpuDevice device(GetParam()), single(GetParam(), 1), many(GetParam(), 5);

@@ -68,11 +68,14 @@ DecodeTable make_table(const Elem& elem, Indices indices) {
   t.bits = elem.bits();
   if (elem.kind == ElemKind::kSigned) t.kind = DecodeTable::Kind::kSigned;
   if (elem.kind == ElemKind::kUnsigned) t.kind = DecodeTable::Kind::kUnsigned;
-  if (elem.is_float() && (elem.nan == NanCodes::kNone || elem.nan == NanCodes::kTop)) {
+  // As fields of float16, whose largest exponent is infinity and NaN (e5m2fnuz has values there).
+  const bool top_exponent = elem.exp_bits == 5 && elem.nan != NanCodes::kIeee;
+  if (elem.is_float() && !top_exponent) {
     t.kind = DecodeTable::Kind::kFloat;
     t.man_bits = elem.man_bits;
     t.bias = elem.bias;
-    t.nan = elem.nan == NanCodes::kTop;
+    if (elem.nan == NanCodes::kTop) t.nan = DecodeTable::Nan::kTop;
+    if (elem.nan == NanCodes::kNegZero) t.nan = DecodeTable::Nan::kNegZero;
   }
   t.sign_mask = !repeats && negates ? 0x80 : 0;
   return t;

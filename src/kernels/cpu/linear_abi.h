@@ -46,8 +46,12 @@ struct DecodeTable {
   // How values follow from the bits of a code, without the table.
   enum class Kind : uint8_t { kTable, kSigned, kUnsigned, kFloat } kind = Kind::kTable;
   int bits = 0;                // of a code
-  int man_bits = 0, bias = 0;  // kFloat: no infinities; NaN at most where all bits are set
-  bool nan = false;
+  int man_bits = 0, bias = 0;  // kFloat: up to 5 bits of exponent
+  enum class Nan : uint8_t {
+    kFields,
+    kTop,
+    kNegZero
+  } nan = Nan::kFields;  // NanCodes (base/elem.h)
 };
 
 struct LinearArgs {

@@ -34,6 +34,8 @@ template <int kBits, bool kHalf>
 constexpr bool kInBlocks<CodeBytes<kBits, kHalf>> = true;
 template <int kBits, bool kZeros>
 constexpr bool kInBlocks<CodeWords<kBits, kZeros>> = true;
+template <int kBits>
+constexpr bool kInBlocks<CodeFields<kBits>> = true;
 constexpr int64_t kGroupLeast = 64, kShortGroupRows = 32;
 constexpr int64_t kBlockPanelInputs = 512;  // x of a block: 16 KiB, in the first-level cache
 
