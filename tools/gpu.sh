@@ -69,7 +69,7 @@ for p in nvidia.__path__:
 # sanitize TOOL FILTER: compute-sanitizer over those tests; its summary on standard output. The
 # tool's table of mbarriers is too small for kernels with rings of them unless told.
 sanitize() {
-  timeout 100 compute-sanitizer --error-exitcode 1 --tool "$1" --num-cuda-barriers 256 \
+  timeout 170 compute-sanitizer --error-exitcode 1 --tool "$1" --num-cuda-barriers 256 \
     "$bin/test_cuda" --gtest_filter="$2" \
     >"$results/$1.log" 2>&1 || status=1
   printf '%s %s: %s\n' "$1" "$2" "$(grep SUMMARY "$results/$1.log" | tail -1)"

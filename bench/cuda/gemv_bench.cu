@@ -206,6 +206,11 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
   cudaStreamDestroy(stream);
 }
 
+void run_single() {
+  for (const Kind& kind : kKinds)
+    for (const Shape& s : kShapes)
+      time_one(kind.weight == GemvWeight::kMini4 ? kFp4 : kSm90, kind, s, 1, {});
+}
 void run_linear() {
   for (const Kind& kind : kKinds)
     for (const Shape& s : kShapes)
@@ -522,9 +527,10 @@ struct Part {
   const char* name;
   void (*run)();
 };
-constexpr Part kParts[] = {{"linear", run_linear}, {"chain", run_chain}, {"layers", run_layers},
-                           {"rows", run_rows},     {"few", run_few},     {"batch", run_batch},
-                           {"mixed", run_mixed},   {"sweep", run_sweep}, {"fp4", run_fp4}};
+constexpr Part kParts[] = {{"linear", run_linear}, {"single", run_single}, {"chain", run_chain},
+                           {"layers", run_layers}, {"rows", run_rows},     {"few", run_few},
+                           {"batch", run_batch},   {"mixed", run_mixed},   {"sweep", run_sweep},
+                           {"fp4", run_fp4}};
 
 void probe() {
   const Gpu gpu;
@@ -540,7 +546,8 @@ int main(int argc, char** argv) {
   try {
     probe();
     for (const Part& part : kParts) {
-      bool asked = argc < 2 && std::strcmp(part.name, "sweep") != 0;
+      bool asked = argc < 2 && std::strcmp(part.name, "sweep") != 0 &&
+                   std::strcmp(part.name, "single") != 0;  // of linear
       for (int i = 1; i < argc; ++i) asked = asked || std::strcmp(argv[i], part.name) == 0;
       if (asked) part.run();
     }

@@ -160,8 +160,10 @@ __device__ void stage_row(const Block<F>& b, int layer, int role, const RowSourc
   });
   kept.release(reader.ring, b.barriers);
   if (from.gain != nullptr) norm_units(row, gains, from.gain, b.d.eps, fold);
-  if constexpr (F::kLimbs > 0) {
-    reader.take_scale(stage_row_limbs(b, row, role));
+  if constexpr (F::kCodeLimbs) {
+    reader.take_scale(stage_code_limbs(b, row, role, from.x_scale, fold));
+  } else if constexpr (F::kLimbs > 0) {
+    reader.take_scale(stage_row_limbs(b, row, role, fold));
   } else {
     stage_units(b, row, role, from.x_scale, fold);
   }

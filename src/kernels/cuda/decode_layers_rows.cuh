@@ -149,6 +149,10 @@ __device__ uint32_t row_amax_bits(const Row& row, Fold& fold, bool finite) {
   return __reduce_max_sync(0xffffffffu, partial[threadIdx.x % kMultiplyWarps]);
 }
 
+// Of the codes that activations become where they do.
+template <class F>
+constexpr CodeKind kRowKind = F::kIntegers&& F::kLimbs == 0 ? CodeKind::kInt8 : CodeKind::kE4M3;
+
 // How a row becomes codes. fast: all values are finite and the scale is none of the rare ones.
 struct RowCodes {
   Scale scale;
@@ -157,7 +161,7 @@ struct RowCodes {
 };
 template <class F, class Row>
 __device__ RowCodes row_codes(const Block<F>& b, const Row& row, const float* given, Fold& fold) {
-  constexpr CodeKind kKind = F::kIntegers ? CodeKind::kInt8 : CodeKind::kE4M3;
+  constexpr CodeKind kKind = kRowKind<F>;
   float amax = __uint_as_float(row_amax_bits(row, fold, false));
   const bool finite = amax <= FLT_MAX;
   if (!finite) amax = __uint_as_float(row_amax_bits(row, fold, true));
@@ -166,7 +170,8 @@ __device__ RowCodes row_codes(const Block<F>& b, const Row& row, const float* gi
                                           {amax, 0, 0});
   if (threadIdx.x == 0) *reinterpret_cast<float*>(b.shared + b.plan.x_scale) = s.scale;
   RowCodes out{s, FastCodes(kKind, s), false};
-  out.fast = FastCodes::fits(kKind, {{}, finite}, s) && (s.divide ? !F::kIntegers : !b.d.x_static);
+  out.fast = FastCodes::fits(kKind, {{}, finite}, s) &&
+             (s.divide ? kKind != CodeKind::kInt8 : !b.d.x_static);
   if (!s.divide) {
     out.codes.factor = s.factor;
     out.codes.rest = 0;
@@ -176,7 +181,7 @@ __device__ RowCodes row_codes(const Block<F>& b, const Row& row, const float* gi
 // Eight values -> eight codes.
 template <class F>
 __device__ uint2 codes_of_unit(const uint4& unit, const RowCodes& by) {
-  constexpr CodeKind kKind = F::kIntegers ? CodeKind::kInt8 : CodeKind::kE4M3;
+  constexpr CodeKind kKind = kRowKind<F>;
   if (by.fast) {
     float v[kUnitCols];
     unpack<__nv_bfloat16>(v, unit);
@@ -188,23 +193,54 @@ __device__ uint2 codes_of_unit(const uint4& unit, const RowCodes& by) {
   return make_uint2(static_cast<uint32_t>(codes), static_cast<uint32_t>(codes >> 32));
 }
 
-// A thread's units of a row lie in its warp's lines of weights alone, so nobody waits for another
-// warp, and its largest magnitude is scale enough. What the warp's results are multiplied with.
+// A row of e4m3 codes as limbs: a thread's units lie in its warp's lines of weights alone. What the
+// warp's results are multiplied with, beside the row's scale.
 template <class F, class Row>
-__device__ float stage_row_limbs(const Block<F>& b, Row& row, int role) {
-  static_assert(2 * F::kBlockValues == 32 * kUnitCols, "a line is a unit of each lane");
+__device__ float stage_code_limbs(const Block<F>& b, Row& row, int role, const float* given,
+                                  Fold& fold) {
+  const int cols = b.plan.roles[role].plan.lines * 2 * F::kBlockValues;
+  const RowCodes by = row_codes(b, row, given, fold);
+  bool nan = false;
+  row.for_each(cols, [&](const uint4& unit, int u) {
+    if (row.col(u) >= cols) return;
+    const uint2 codes = codes_of_unit<F>(unit, by);
+    nan = nan || has_nan_code(codes);
+    float v[kUnitCols];
+    values_of_codes(v, codes);
+    put_limbs(F{}, v, code_limbs().inverse, row.col(u), b.shared + b.plan.ring.x);
+  });
+  // The warp's x is there.
+  return nan_if(__any_sync(0xffffffffu, nan), limb_result_scale<F>(code_limbs()));
+}
+
+// What the warp's results are multiplied with. int4: a thread's units of a row lie in its warp's
+// lines of weights alone, so nobody waits for another warp, and its largest magnitude is scale
+// enough. int8: the row's.
+template <class F, class Row>
+__device__ float stage_row_limbs(const Block<F>& b, Row& row, int role, Fold& fold) {
+  static_assert(!F::kNibbleLimbs || 2 * F::kBlockValues == 32 * kUnitCols,
+                "a line is a unit of each lane");
   const int cols = b.plan.roles[role].plan.lines * 2 * F::kBlockValues;
   uint32_t amax = 0;
+  if constexpr (F::kNibbleLimbs) {
 #pragma unroll
-  for (int u = 0; u < Row::kUnits; ++u) amax = max(amax, amax_bits(row.v[u]));
-  const LimbScale s = limb_scale(__reduce_max_sync(0xffffffffu, amax));
+    for (int u = 0; u < Row::kUnits; ++u) amax = max(amax, amax_bits(row.v[u]));
+    amax = __reduce_max_sync(0xffffffffu, amax);
+  } else {
+    amax = row_amax_bits(row, fold, false);
+  }
+  const LimbScale s = limb_scale(amax);
   row.for_each(cols, [&](const uint4& unit, int u) {
     if (row.col(u) >= cols) return;
     float v[kUnitCols];
     unpack<__nv_bfloat16>(v, unit);
     put_limbs(F{}, v, s.inverse, row.col(u), b.shared + b.plan.ring.x);
   });
-  __syncwarp();  // the warp's x is there
+  if constexpr (F::kNibbleLimbs) {
+    __syncwarp();  // the warp's x is there
+  } else {
+    ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // x is there
+  }
   return limb_result_scale<F>(s);
 }
 

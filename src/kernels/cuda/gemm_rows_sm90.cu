@@ -531,6 +531,7 @@ struct Results {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int r = row + part + i;
+          if (F::kByteScales) sum[i] = fmaf(sum[i], 0.0f, sum[i]);  // infinity: e8m0_pairs
           value[part + i] = sum[i] * factors.w_scale[r] * x_scale + factors.bias[r];
         }
       }

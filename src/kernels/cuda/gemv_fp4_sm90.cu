@@ -11,15 +11,16 @@ namespace {
 
 template <class F>
 __global__ void __launch_bounds__(kRingThreads, 1)
-    gemv_fp4_kernel__sm90(const __grid_constant__ GemvArgs a, const __grid_constant__ Plan p,
-                          const __grid_constant__ Ring ring, const __grid_constant__ Deal deal) {
+    gemv_fp4_kernel__sm90(const __grid_constant__ FirstStage first,
+                          const __grid_constant__ GemvArgs a, const __grid_constant__ Plan p,
+                          const __grid_constant__ Ring ring) {
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ float x_scale[kMultiplyWarps][kGemvRowsMax];
-  const RingBarriers barriers(shared + ring.barriers);
-  const Share share = share_of(deal);
+  const RingBarriers barriers(shared + first.barriers);
+  const Share share = share_of(first.deal);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   if (warp == kLoadWarp) {
-    produce_first<F>(a, p, ring, shared, barriers, share);
+    produce_first<F>(first, shared);
     ptx::grid_dependency_launch();  // the next grid waits for room
     barriers.init_full(1, ring.stages);
     ptx::named_barrier_arrive(kReadyBarrier, kRingThreads);
@@ -63,7 +64,7 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
 
 template <class F>
 void launch_format(const GemvArgs& a, cudaStream_t stream) {
-  void (*const kernel)(GemvArgs, Plan, Ring, Deal) = gemv_fp4_kernel__sm90<F>;
+  void (*const kernel)(FirstStage, GemvArgs, Plan, Ring) = gemv_fp4_kernel__sm90<F>;
   allow_shared<gemv_fp4_kernel__sm90<F>>(kRingSharedMax,
                                          "giving the small-batch FP4 linear its shared memory");
   const Plan p = ring_plan_of<F>(a);
@@ -73,7 +74,7 @@ void launch_format(const GemvArgs& a, cudaStream_t stream) {
          {.grid = dim3(static_cast<unsigned>(blocks)),
           .block = dim3(kRingThreads),
           .shared_bytes = static_cast<size_t>(ring.bytes)},
-         stream, a, p, ring, deal_of(tiles, blocks));
+         stream, first_stage_of(a, p, ring, deal_of(tiles, blocks)), a, p, ring);
 }
 
 // run(Format) for these rows: limbs where one tile of mma's columns holds them.

@@ -19,24 +19,23 @@ constexpr int kScaledMax = 2;  // tokens; with more of them x takes longer than 
 // code cold, while the ring's loads keep the memory busy: it is short, and asks for all of x before
 // it looks at any of it.
 
-// The warp's units of x, `units` (a power of two) in a line, a lane's kAtOnce at a time:
-// visit(units), by all lanes.
+// The warp's units of x, kUnits (8, 16 or 32) in a line, a lane's kAtOnce at a time: visit(units),
+// by all lanes.
 struct OwnUnit {
   int line, unit;
   bool is;  // there is one
 };
-template <int kAtOnce, class Visit>
-__device__ void each_unit(int lines, int units, const Visit& visit) {
+template <int kUnits, int kAtOnce, class Visit>
+__device__ void each_unit(int lines, const Visit& visit) {
+  constexpr int kApart = 32 / kUnits * kMultiplyWarps;  // lines, of a lane's units
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int shift = 31 - __clz(units);
-  const int count = (lines - warp + kMultiplyWarps - 1) / kMultiplyWarps << shift;
 #pragma unroll 1
-  for (int base = lane; base < count + lane; base += kAtOnce * 32) {
+  for (int first = warp; first < lines; first += kAtOnce * kApart) {
     OwnUnit of[kAtOnce];
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
-      const int i = base + j * 32;
-      of[j] = {warp + (i >> shift) * kMultiplyWarps, i & (units - 1), i < count};
+      const int line = first + lane / kUnits * kMultiplyWarps + j * kApart;
+      of[j] = {line, lane % kUnits, line < lines};
     }
     visit(of);
   }
@@ -48,25 +47,29 @@ __device__ inline void copy_unit(unsigned char* to, const void* row, int at, int
   ptx::copy_async(to, static_cast<const unsigned char*>(row) + (there > 0 ? at : 0), there);
 }
 
-// x as it is, each line to the end of its place among the operands; zeros beyond K. A lane's own
-// units are there.
-template <class F>
-__device__ void copy_input(const GemvArgs& a, const Plan& p, unsigned char* x) {
-  constexpr int kValues = 2 * F::kBlockValues, kPlace = 2 * F::kXBlock;  // of a line
-  const bool codes = a.input == GemvInput::kE4M3;
-  const int elem = codes || (F::kIntegers && F::kLimbs == 0) ? 1 : 2;
+// x as it is, elements of kElem bytes, each line to the end of its place among the operands; zeros
+// beyond K. Copies are in flight until ptx::copy_wait.
+template <class F, int kElem>
+__device__ void copy_elements(const GemvArgs& a, const Plan& p, unsigned char* x) {
+  constexpr int kBytes = 2 * F::kBlockValues * kElem, kPlace = 2 * F::kXBlock;  // of a line
   for (int m = 0; m < a.m; ++m) {
-    const unsigned char* from = static_cast<const unsigned char*>(a.x) + m * a.x_stride * elem;
-    unsigned char* to = x + m * p.token_bytes + kPlace - kValues * elem;
-    each_unit<1>(lines_of<F>(p), kValues * elem / 16, [&](const OwnUnit(&of)[1]) {
+    const unsigned char* from = static_cast<const unsigned char*>(a.x) + m * a.x_stride * kElem;
+    unsigned char* to = x + m * p.token_bytes + kPlace - kBytes;
+    each_unit<kBytes / 16, 1>(lines_of<F>(p), [&](const OwnUnit(&of)[1]) {
       const auto [line, unit, is] = of[0];
       if (is)
-        copy_unit(to + line * kPlace + unit * 16, from, line * kValues * elem + unit * 16,
-                  a.k * elem);
+        copy_unit(to + line * kPlace + unit * 16, from, line * kBytes + unit * 16, a.k * kElem);
     });
   }
   ptx::copy_commit();
-  ptx::copy_wait<0>();
+}
+template <class F>
+__device__ void copy_input(const GemvArgs& a, const Plan& p, unsigned char* x) {
+  if constexpr (F::kIntegers && F::kLimbs == 0) return copy_elements<F, 1>(a, p, x);
+  if constexpr (F::kCodeLimbs) return copy_elements<F, 1>(a, p, x);
+  if constexpr (F::kWeight != GemvWeight::kRun && F::kLimbs == 0)
+    if (a.input == GemvInput::kE4M3) return copy_elements<F, 1>(a, p, x);
+  if constexpr (!F::kIntegers || (F::kLimbs > 0 && !F::kCodeLimbs)) copy_elements<F, 2>(a, p, x);
 }
 
 // e4m3 codes in the second half of a line's place -> f16, in place: a line's values only overwrite
@@ -75,7 +78,7 @@ template <class F>
 __device__ void expand_codes(int tokens, const Plan& p, unsigned char* x) {
   constexpr int kValues = 2 * F::kBlockValues;
   for (int m = 0; m < tokens; ++m) {
-    each_unit<4>(lines_of<F>(p), kValues / 8, [&](const OwnUnit(&of)[4]) {
+    each_unit<kValues / 8, 4>(lines_of<F>(p), [&](const OwnUnit(&of)[4]) {
       const auto place = [&](int j) {
         return x + m * p.token_bytes + of[j].line * kValues * 2 + of[j].unit * 8;
       };
@@ -96,22 +99,25 @@ __device__ void expand_codes(int tokens, const Plan& p, unsigned char* x) {
 template <class F>
 __device__ uint32_t warp_amax_bits(const Plan& p, const unsigned char* token) {
   constexpr int kBytes = 4 * F::kBlockValues, kPlace = 2 * F::kXBlock;
-  uint32_t amax = 0;
-  each_unit<4>(lines_of<F>(p), kBytes / 16, [&](const OwnUnit(&of)[4]) {
+  uint4 amax{};
+  each_unit<kBytes / 16, 4>(lines_of<F>(p), [&](const OwnUnit(&of)[4]) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const unsigned char* at = token + (of[j].line + 1) * kPlace - kBytes + of[j].unit * 16;
-      if (of[j].is) amax = max(amax, amax_bits(*reinterpret_cast<const uint4*>(at)));
+      if (!of[j].is) continue;
+      const uint4 unit = *reinterpret_cast<const uint4*>(at);
+      amax = {ptx::max_magnitudes(amax.x, unit.x), ptx::max_magnitudes(amax.y, unit.y),
+              ptx::max_magnitudes(amax.z, unit.z), ptx::max_magnitudes(amax.w, unit.w)};
     }
   });
-  return __reduce_max_sync(0xffffffffu, amax);
+  return __reduce_max_sync(0xffffffffu, amax_bits(amax));
 }
 
 // bf16 -> f16 in place; what it was divided by.
 template <class F>
 __device__ float scale_token(const Plan& p, unsigned char* token) {
   const HalfScale s = half_scale(warp_amax_bits<F>(p, token));
-  each_unit<4>(lines_of<F>(p), 4 * F::kBlockValues / 16, [&](const OwnUnit(&of)[4]) {
+  each_unit<4 * F::kBlockValues / 16, 4>(lines_of<F>(p), [&](const OwnUnit(&of)[4]) {
     const auto at = [&](int j) {
       return reinterpret_cast<uint4*>(token + of[j].line * 2 * F::kXBlock + of[j].unit * 16);
     };
@@ -130,12 +136,12 @@ __device__ float scale_token(const Plan& p, unsigned char* token) {
   return s.result;
 }
 
-// Sums of x over the groups of int4 codes, as stage_input leaves them. A line is 32 units.
+// Sums of x over the groups of int4 codes, as stage_input leaves them.
 template <class F>
 __device__ void sum_groups(int tokens, const Plan& p, const unsigned char* x, float* x_sums) {
   constexpr int kLanes = 16 / F::kSubs;  // of 8 values each: a group
   for (int m = 0; m < tokens; ++m) {
-    each_unit<1>(lines_of<F>(p), 32, [&](const OwnUnit(&of)[1]) {
+    each_unit<32, 1>(lines_of<F>(p), [&](const OwnUnit(&of)[1]) {
       const int u = of[0].line * 32 + of[0].unit;
       float sum = sum_of_unit<typename F::Value>(
           *reinterpret_cast<const uint4*>(x + m * p.token_bytes + u * 16));
@@ -147,74 +153,102 @@ __device__ void sum_groups(int tokens, const Plan& p, const unsigned char* x, fl
   }
 }
 
-// Scales of x in tiles, [block of K][8 tokens].
+// Scales of x in tiles, [line of K][two blocks][8 tokens]: the first block's is read.
 template <class F>
 __device__ void copy_scales(const GemvArgs& a, const Plan& p, float* scales) {
-  const int tokens = 1 << (32 - __clz(a.m - 1));  // a power of two
-  each_unit<4>(lines_of<F>(p), 2 * tokens, [&](const OwnUnit(&of)[4]) {
+  each_unit<kGemvRowsMax, 4>(lines_of<F>(p), [&](const OwnUnit(&of)[4]) {
+    const int m = of[0].unit;
+    if (m >= a.m) return;
     float got[4];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int block = of[j].line * 2 + of[j].unit % 2, m = of[j].unit / 2;
-      const int group = (min(block, p.blocks - 1) * p.group_inverse) >> kInverseBits;
-      if (of[j].is && m < a.m) got[j] = a.x_scale[m * int64_t{a.x_scale_stride} + group];
-    }
+    for (int j = 0; j < 4; ++j)
+      if (of[j].is)
+        got[j] = a.x_scale[m * int64_t{a.x_scale_stride} + min(of[j].line, p.groups - 1)];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int block = of[j].line * 2 + of[j].unit % 2, m = of[j].unit / 2;
-      if (of[j].is && m < a.m) scales[block * kGemvRowsMax + m] = got[j];
-    }
+    for (int j = 0; j < 4; ++j)
+      if (of[j].is) scales[of[j].line * 2 * kGemvRowsMax + m] = got[j];
   });
 }
 
 // The only token, of bf16 and aligned, as limbs in place; what results are multiplied with. Limbs
-// of a line only overwrite what is not after it. A line is 32 units.
+// of a line only overwrite what is not after it. The scale is the warp's own for int4, the row's
+// for int8, as in the layers' kernel.
 template <class F>
-__device__ float stage_limbs(const Plan& p, unsigned char* x) {
-  constexpr int kCopied = 2 * F::kXBlock - 4 * F::kBlockValues;  // where a line's copy begins
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const LimbScale s = limb_scale(warp_amax_bits<F>(p, x));
-#pragma unroll 1
-  for (int line = warp; line < p.lines; line += 2 * kMultiplyWarps) {
-    const int second = line + kMultiplyWarps;
-    const unsigned char* from = x + line * 2 * F::kXBlock + kCopied + lane * 16;
-    const uint4 unit = *reinterpret_cast<const uint4*>(from);
-    uint4 other{};
-    if (second < p.lines)
-      other = *reinterpret_cast<const uint4*>(from + kMultiplyWarps * 2 * F::kXBlock);
-    __syncwarp();  // both lines are read
-    float v[8];
-    unpack<__nv_bfloat16>(v, unit);
-    put_limbs(F{}, v, s.inverse, line * 256 + lane * 8, x);
-    unpack<__nv_bfloat16>(v, other);
-    if (second < p.lines) put_limbs(F{}, v, s.inverse, second * 256 + lane * 8, x);
+__device__ float stage_limbs(const Plan& p, unsigned char* x, uint32_t* of_warps) {
+  constexpr int kValues = 2 * F::kBlockValues, kPlace = 2 * F::kXBlock;
+  uint32_t amax = warp_amax_bits<F>(p, x);
+  if constexpr (!F::kNibbleLimbs) {
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = amax;
+    ptx::named_barrier(1, kMultiplyThreads);  // every warp's is there
+    amax = __reduce_max_sync(0xffffffffu, of_warps[threadIdx.x % kMultiplyWarps]);
   }
+  const LimbScale s = limb_scale(amax);
+  each_unit<kValues / 8, 4>(p.lines, [&](const OwnUnit(&of)[4]) {
+    uint4 units[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const unsigned char* from = x + (of[j].line + 1) * kPlace - kValues * 2 + of[j].unit * 16;
+      units[j] = of[j].is ? *reinterpret_cast<const uint4*>(from) : uint4{};
+    }
+    __syncwarp();  // the lines are read
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      float v[8];
+      unpack<__nv_bfloat16>(v, units[j]);
+      if (of[j].is) put_limbs(F{}, v, s.inverse, of[j].line * kValues + of[j].unit * 8, x);
+    }
+  });
   return limb_result_scale<F>(s);
+}
+
+// The only token, of e4m3 codes, likewise.
+template <class F>
+__device__ float stage_code_limbs(const Plan& p, unsigned char* x) {
+  constexpr int kValues = 2 * F::kBlockValues, kPlace = 2 * F::kXBlock;
+  bool nan = false;
+  each_unit<32, 4>(p.lines, [&](const OwnUnit(&of)[4]) {
+    uint2 codes[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const unsigned char* from = x + (of[j].line + 1) * kPlace - kValues + of[j].unit * 8;
+      codes[j] = of[j].is ? *reinterpret_cast<const uint2*>(from) : uint2{};
+    }
+    __syncwarp();  // the lines are read
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      nan = nan || has_nan_code(codes[j]);
+      float v[8];
+      values_of_codes(v, codes[j]);
+      if (of[j].is)
+        put_limbs(F{}, v, code_limbs().inverse, of[j].line * kValues + of[j].unit * 8, x);
+    }
+  });
+  return nan_if(__any_sync(0xffffffffu, nan), limb_result_scale<F>(code_limbs()));
 }
 
 // What the warp's x was divided by, where it was: of one token or two.
 template <class F>
 __device__ float2 stage(const GemvArgs& a, const Plan& p, unsigned char* x, float* x_sums) {
-  if constexpr (F::kTiles) copy_scales<F>(a, p, x_sums);
   const bool codes = a.input == GemvInput::kE4M3;
   const bool unaligned =
       codes ? (reinterpret_cast<uintptr_t>(a.x) | static_cast<uintptr_t>(a.x_stride)) % 16 != 0
             : !p.aligned;
   // Codes of several tokens take longer in place than in one step.
   const bool several = codes && a.m > 1 && F::kWeight != GemvWeight::kS4;
-  bool own = true;  // the warp's lines of x are its own work
-  if constexpr (F::kLimbs == 0) {
-    own = !unaligned && !several && (a.input != GemvInput::kS8 || F::kIntegers);
-    if (!own) {
-      stage_input<F>(a, x, x_sums, lines_of<F>(p), p.token_bytes, p.aligned, kMultiplyThreads);
-      ptx::copy_wait<0>();
-      ptx::named_barrier(1, kMultiplyThreads);  // x is there
-    }
-  }
+  // The warp's lines of x are its own work.
+  const bool own =
+      F::kLimbs > 0 || (!unaligned && !several && (a.input != GemvInput::kS8 || F::kIntegers));
   if (own) {
     copy_input<F>(a, p, x);
+  } else if constexpr (F::kLimbs == 0) {
+    stage_input<F>(a, x, x_sums, lines_of<F>(p), p.token_bytes, p.aligned, kMultiplyThreads);
+  }
+  if constexpr (F::kTiles) copy_scales<F>(a, p, x_sums);
+  ptx::copy_wait<0>();
+  if (!own) ptx::named_barrier(1, kMultiplyThreads);  // x is there
+  __syncwarp();                                       // all of the warp's lines are there
+  if (own && F::kLimbs == 0) {
     if constexpr (!F::kIntegers) {
-      __syncwarp();  // all of the warp's lines are there
       if (codes) expand_codes<F>(a.m, p, x);
     }
     if constexpr (F::kWeight == GemvWeight::kS4 && F::kLimbs == 0) {
@@ -223,7 +257,11 @@ __device__ float2 stage(const GemvArgs& a, const Plan& p, unsigned char* x, floa
     }
   }
   float2 divided{1, 1};
-  if constexpr (F::kLimbs > 0) divided.x = stage_limbs<F>(p, x);
+  if constexpr (F::kCodeLimbs) {
+    divided.x = stage_code_limbs<F>(p, x);
+  } else if constexpr (F::kLimbs > 0) {
+    divided.x = stage_limbs<F>(p, x, reinterpret_cast<uint32_t*>(x_sums));
+  }
   if constexpr (kTakesScaled<F>) {
     if (a.input == GemvInput::kRun && !a.run_is_f16) {
       divided.x = scale_token<F>(p, x);
@@ -236,14 +274,14 @@ __device__ float2 stage(const GemvArgs& a, const Plan& p, unsigned char* x, floa
 
 template <class F>
 __global__ void __launch_bounds__(kRingThreads, 1)
-    gemv_kernel__sm90(const __grid_constant__ GemvArgs a, const __grid_constant__ Plan p,
-                      const __grid_constant__ Ring ring, const __grid_constant__ Deal deal) {
+    gemv_kernel__sm90(const __grid_constant__ FirstStage first, const __grid_constant__ GemvArgs a,
+                      const __grid_constant__ Plan p, const __grid_constant__ Ring ring) {
   extern __shared__ __align__(128) unsigned char shared[];
-  const RingBarriers barriers(shared + ring.barriers);
-  const Share share = share_of(deal);
+  const RingBarriers barriers(shared + first.barriers);
+  const Share share = share_of(first.deal);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   if (warp == kLoadWarp) {
-    produce_first<F>(a, p, ring, shared, barriers, share);
+    produce_first<F>(first, shared);
     ptx::grid_dependency_launch();  // the next grid waits for room
     barriers.init_full(1, ring.stages);
     ptx::named_barrier_arrive(kReadyBarrier, kRingThreads);
@@ -283,7 +321,9 @@ template <class F>
 Ring ring_of(const GemvArgs& a, const Plan& p) {
   Ring r{};
   const int limit = a.shared_kib > 0 ? a.shared_kib << 10 : kRingSharedMax;
-  for (int piece = a.piece > 0 ? a.piece : kPieceMax; r.stages < 2 && piece >= kLine; piece /= 2) {
+  const int most = a.piece > 0 && !F::kNibbleLimbs ? a.piece : kPieceMax;
+  const int least = F::kNibbleLimbs ? kPieceMax : kLine;
+  for (int piece = most; r.stages < 2 && piece >= least; piece /= 2) {
     cut_rows(r, static_cast<int>(a.row_bytes), piece);
     lay_out<F>(r, {a.m * p.token_bytes, x_sum_count<F>(p.lines) * 4, p.groups, a.m}, r.piece,
                limit);
@@ -294,7 +334,7 @@ Ring ring_of(const GemvArgs& a, const Plan& p) {
 
 template <class F>
 void launch_format(const GemvArgs& a, cudaStream_t stream) {
-  void (*const kernel)(GemvArgs, Plan, Ring, Deal) = gemv_kernel__sm90<F>;
+  void (*const kernel)(FirstStage, GemvArgs, Plan, Ring) = gemv_kernel__sm90<F>;
   allow_shared<gemv_kernel__sm90<F>>(kRingSharedMax,
                                      "giving the small-batch linear its shared memory");
   const Plan p = ring_plan_of<F>(a);
@@ -304,7 +344,7 @@ void launch_format(const GemvArgs& a, cudaStream_t stream) {
          {.grid = dim3(static_cast<unsigned>(blocks)),
           .block = dim3(kRingThreads),
           .shared_bytes = static_cast<size_t>(ring.bytes)},
-         stream, a, p, ring, deal_of(tiles, blocks));
+         stream, first_stage_of(a, p, ring, deal_of(tiles, blocks)), a, p, ring);
 }
 
 }  // namespace
@@ -326,10 +366,18 @@ void gemv__sm90(const GemvArgs& a, cudaStream_t stream) {
   if (a.m == 0 || a.n == 0) return;
   if (a.weight == GemvWeight::kE4M3Tiles)
     return launch_format<Format<GemvWeight::kE4M3Tiles, __half, 1>>(a, stream);
-  if (a.input == GemvInput::kRun && !a.run_is_f16) {
-    if (a.m == 1 && a.k <= kLimbColsMax && a.weight == GemvWeight::kS4 && a.group_cols % 128 == 0 &&
-        a.w_zero == nullptr && reinterpret_cast<uintptr_t>(a.x) % 16 == 0)
+  const bool bf16 = a.input == GemvInput::kRun && !a.run_is_f16;
+  if (a.m == 1 && a.k <= kLimbColsMax && reinterpret_cast<uintptr_t>(a.x) % 16 == 0) {
+    const bool groups =
+        a.weight == GemvWeight::kS4 && a.group_cols % 128 == 0 && a.w_zero == nullptr;
+    if (groups && bf16)
       return launch_format<Format<GemvWeight::kS4, int8_t, 1, false, kLimbCount>>(a, stream);
+    if (groups && a.input == GemvInput::kE4M3)
+      return launch_format<Format<GemvWeight::kS4, int8_t, 1, false, kLimbCount, true>>(a, stream);
+    if (a.weight == GemvWeight::kS8 && bf16)
+      return launch_format<Format<GemvWeight::kS8, int8_t, 0, false, kLimbCount>>(a, stream);
+  }
+  if (bf16) {
     if (a.m <= kScaledMax && a.weight == GemvWeight::kE4M3)
       return launch_format<Format<GemvWeight::kE4M3, __half>>(a, stream);
     if (a.m <= kScaledMax && a.weight == GemvWeight::kS8)

@@ -26,10 +26,11 @@ __device__ inline HalfScale half_scale(uint32_t amax) {
   return {__uint_as_float((exponent - 14) << 23), __uint_as_float((268 - exponent) << 23)};
 }
 
-// Floats of x_sums: 8 tokens for each group, or each block of one; none where x is limbs.
+// Floats of x_sums: 8 tokens for each group, or each block of one; where x is limbs none, or a
+// magnitude of each of 8 warps.
 template <class F>
 __host__ __device__ constexpr int x_sum_count(int lines) {
-  return F::kLimbs > 0 ? 0 : lines * 2 * F::kSubs * kGemvRowsMax;
+  return F::kLimbs > 0 ? (F::kNibbleLimbs ? 0 : 8) : lines * 2 * F::kSubs * kGemvRowsMax;
 }
 
 template <class T>
@@ -118,20 +119,24 @@ struct Sums {
   int32_t row_codes[2] = {};  // sum of a row's int8 codes over this lane's K
 };
 
+// A line of tiles is summed, both blocks of it: scaled. x_scale: of the lane's two tokens.
+__device__ inline void add_tile(float (&d)[4], const float (&low)[4], const float (&high)[4],
+                                const Groups (&of)[2], float2 x_scale) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float scale = __uint_as_float(of[r].scales.x);
+    d[2 * r] = fmaf(low[2 * r] + high[2 * r], scale * x_scale.x, d[2 * r]);
+    d[2 * r + 1] = fmaf(low[2 * r + 1] + high[2 * r + 1], scale * x_scale.y, d[2 * r + 1]);
+  }
+}
+
 // Group `sub` of a block is summed: scaled, less what the codes were raised by. x_sum: of the
-// lane's two tokens; tiles: their scales.
+// lane's two tokens.
 template <class F>
 __device__ void add_group(float (&d)[4], float (&group)[4], const Groups (&of)[2], int sub,
                           float2 x_sum) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    if constexpr (F::kTiles) {
-      const float scale = __uint_as_float(of[r].scales.x);
-      d[2 * r] = fmaf(group[2 * r], scale * x_sum.x, d[2 * r]);
-      d[2 * r + 1] = fmaf(group[2 * r + 1], scale * x_sum.y, d[2 * r + 1]);
-      group[2 * r] = group[2 * r + 1] = 0;
-      continue;
-    }
     const uint32_t pair = sub < 2 ? of[r].scales.x : of[r].scales.y;
     const float scale = __uint_as_float(sub % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
     float raised = -kRaisedS4;
@@ -146,43 +151,43 @@ __device__ void add_group(float (&d)[4], float (&group)[4], const Groups (&of)[2
 struct LimbOperands {
   uint4 low, high;
 };
-// Products of lines of int4 codes with limbs, 16 times as large; of each block of its own, which is
-// a group or part of one. Four bits of a word are four bytes of mma at once.
-template <class F, int kLines>
-__device__ void multiply_limbs(int32_t (&products)[kLines * 2][4], const Line<F> (&lines)[kLines],
-                               const LimbOperands (&x)[kLines * 2]) {
+// Products of a line of int4 codes with limbs, 16 times as large; of each block of its own, which
+// is a group or part of one. Four bits of a word are four bytes of mma at once.
+template <class F>
+__device__ void multiply_limbs(int32_t (&products)[2][4], const Line<F>& line,
+                               const LimbOperands (&x)[2]) {
 #pragma unroll
-  for (int b = 0; b < kLines * 2; ++b)
+  for (int b = 0; b < 2; ++b)
 #pragma unroll
     for (int i = 0; i < 4; ++i) products[b][i] = 0;
 #pragma unroll
   for (int i = 0; i < 4; i += 2) {
 #pragma unroll
-    for (int b = 0; b < kLines * 2; ++b) {
-      const uint4(&codes)[2] = lines[b / 2].codes[b % 2];
-      uint32_t low[4], high[4];
+    for (int half = 0; half < 2; ++half) {
 #pragma unroll
-      for (int r = 0; r < 4; ++r) {
-        const uint32_t word = word_of(codes[r % 2], i + r / 2);
-        low[r] = word << 4 & 0xf0f0f0f0u;
-        high[r] = word & 0xf0f0f0f0u;
+      for (int b = 0; b < 2; ++b) {
+        uint32_t codes[4];
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+          const uint32_t word = word_of(line.codes[b][r % 2], i + r / 2);
+          codes[r] = (half == 0 ? word << 4 : word) & 0xf0f0f0f0u;
+        }
+        const uint4& of = half == 0 ? x[b].low : x[b].high;
+        ptx::mma_s8(products[b], codes, word_of(of, i), word_of(of, i + 1));
       }
-      ptx::mma_s8(products[b], low, word_of(x[b].low, i), word_of(x[b].low, i + 1));
-      ptx::mma_s8(products[b], high, word_of(x[b].high, i), word_of(x[b].high, i + 1));
     }
   }
 }
-// Their sum; scales: of a lane's two rows, bf16 of the four blocks.
+// Their sum; scales: of a lane's two rows, bf16 of both blocks.
 template <class F, int kLines>
-__device__ void add_limbs(Sums<F, kLines>& sums, const int32_t (&products)[kLines * 2][4],
-                          const uint2 (&scales)[2]) {
-  static_assert(kLines == 2);
+__device__ void add_limbs(Sums<F, kLines>& sums, const int32_t (&products)[2][4],
+                          const uint32_t (&scales)[2]) {
 #pragma unroll
-  for (int b = 0; b < kLines * 2; ++b) {
+  for (int b = 0; b < 2; ++b) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const uint32_t pair = b < 2 ? scales[i / 2].x : scales[i / 2].y;
-      const float scale = __uint_as_float(b % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+      const uint32_t pair = scales[i / 2];
+      const float scale = __uint_as_float(b == 0 ? pair << 16 : pair & 0xffff0000u);
       sums.d[0][i] = fmaf(static_cast<float>(products[b][i]), scale, sums.d[0][i]);
     }
   }
@@ -236,7 +241,7 @@ __device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
       }
       if (q == 0 && h == (F::kSteps > 2 ? 1 : 0)) between();
     }
-    if constexpr (F::kSubs > 0) {
+    if constexpr (F::kSubs > 0 && !F::kTiles) {
       constexpr int kPerSub = F::kSteps / 2 / F::kSubs;
       if (q % kPerSub != kPerSub - 1) continue;
       const int sub = q / kPerSub;
@@ -247,6 +252,12 @@ __device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
                          x_sums + ((b / 2 * apart * 2 + b % 2) * F::kSubs + sub) * kGemvRowsMax));
       }
     }
+  }
+  if constexpr (F::kTiles) {
+#pragma unroll
+    for (int i = 0; i < kLines; ++i)
+      add_tile(sums.d[0], group[2 * i], group[2 * i + 1], lines[i].groups[0],
+               *reinterpret_cast<const float2*>(x_sums + i * apart * 2 * kGemvRowsMax));
   }
 }
 

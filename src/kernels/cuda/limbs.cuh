@@ -39,6 +39,29 @@ __device__ float limb_result_scale(const LimbScale& s) {
   return s.scale / F::kLimbTimes;
 }
 
+// e4m3 is a fixed-point number of 18 bits: multiples of 2^-9 up to 448. As limbs it is exact.
+__device__ inline LimbScale code_limbs() {
+  return {0x1p-9f, 0x1p9f};
+}
+// Whether one of eight codes is NaN.
+__device__ inline bool has_nan_code(uint2 codes) {
+  const uint32_t x = (codes.x & 0x7f7f7f7fu) + 0x01010101u,
+                 y = (codes.y & 0x7f7f7f7fu) + 0x01010101u;
+  return ((x | y) & 0x80808080u) != 0;
+}
+__device__ inline float nan_if(bool is, float else_this) {
+  return is ? __uint_as_float(0x7fffffffu) : else_this;
+}
+__device__ inline void values_of_codes(float (&v)[8], uint2 codes) {
+  const uint4 halves = decode_unit(codes);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = __half22float2(from_bits<__half2>(word_of(halves, i)));
+    v[2 * i] = pair.x;
+    v[2 * i + 1] = pair.y;
+  }
+}
+
 __device__ inline float join_limbs(float l0, float l1, float l2) {
   return fmaf(l0, 65536.0f, fmaf(l1, 256.0f, l2));
 }
@@ -49,20 +72,24 @@ __device__ inline uint32_t raised_limbs(float v, float inverse) {
   return __float_as_uint(fmaf(v, inverse, 0x1.8p23f)) + 0x408080u;
 }
 
-// Eight values from column `col` (a multiple of 8) on -> limbs at x, as Consumer::read_x reads
-// them: for each half of a word's nibbles a lane's 16 bytes, limbs 64 bytes apart.
+// Eight values from column `col` (a multiple of 8) on -> limbs at x, 64 bytes apart. int4, as
+// Consumer::read_x reads them: a lane's 16 bytes for each half of a word's nibbles. int8: in order.
 template <class F>
 __device__ void put_limbs(F, const float (&v)[8], float inverse, int col, unsigned char* x) {
-  static_assert(F::kSubs == 1 && F::kLimbs == kLimbCount);
+  static_assert(F::kLimbs == kLimbCount && (F::kSubs <= 1));
+  constexpr bool kNibbles = F::kNibbleLimbs;
   constexpr int kValues = F::kBlockValues;
-  unsigned char* block = x + col / kValues * F::kXBlock;
-  auto* at = reinterpret_cast<uint32_t*>(block + col % 32 / 8 * 16 + col % kValues / 32 * 4);
+  constexpr int kApart = kNibbles ? F::kXBlock / 8 : 1;  // words, from one half to the other
+  const int lane = kNibbles ? col % 32 / 8 * 16 + col % kValues / 32 * 4 : col % kValues;
+  auto* at = reinterpret_cast<uint32_t*>(x + col / kValues * F::kXBlock + lane);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    // Elements 0 4 1 5 are the lower nibbles of a word's bytes, 2 6 3 7 the upper ones.
+    // Of a word of nibbles elements 0 4 1 5 are the lower ones of its bytes, 2 6 3 7 the upper
+    // ones.
     uint32_t n[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) n[i] = raised_limbs(v[half * 2 + i / 2 + i % 2 * 4], inverse);
+    for (int i = 0; i < 4; ++i)
+      n[i] = raised_limbs(v[kNibbles ? half * 2 + i / 2 + i % 2 * 4 : half * 4 + i], inverse);
     const uint32_t low01 = __byte_perm(n[0], n[1], 0x5140), low23 = __byte_perm(n[2], n[3], 0x5140);
     const uint32_t top01 = __byte_perm(n[0], n[1], 0x0062), top23 = __byte_perm(n[2], n[3], 0x0062);
     const uint32_t limbs[kLimbCount] = {__byte_perm(low01, low23, 0x5410),
@@ -70,7 +97,7 @@ __device__ void put_limbs(F, const float (&v)[8], float inverse, int col, unsign
                                         __byte_perm(top01, top23, 0x5410)};
 #pragma unroll
     for (int l = 0; l < kLimbCount; ++l)
-      at[half * (F::kXBlock / 8) + (kLimbCount - 1 - l) * 16] = limbs[l] ^ 0x80808080u;
+      at[half * kApart + (kLimbCount - 1 - l) * 16] = limbs[l] ^ 0x80808080u;
   }
 }
 

@@ -158,13 +158,6 @@ bool try_codes(const LinearCall& call, std::string (*why_not)(const GemvArgs&),
 bool try_gemm_rows_codes(const LinearCall& call) {
   return try_codes(call, gemm_rows_sm90_why_not, gemm_rows__sm90);
 }
-// From 5 rows on, blocks of few tiles lose what they save to staging x: 8 rows, 6144 x 4096: NVFP4
-// 15.3 us, gemm_rows__sm90 13.3; 28672 x 4096: 36.6 and 41.8.
-constexpr int kFp4FewRows = 4, kFp4Cols = 8192;
-bool try_gemv_fp4(const LinearCall& call) {
-  if (call.rows > kFp4FewRows && call.w.request.rows < kFp4Cols) return false;
-  return try_codes(call, gemv_fp4_sm90_why_not, gemv_fp4__sm90);
-}
 bool try_gemm_rows_few(const LinearCall& call) {
   return call.rows <= kRowsFewMax && !call.fast_accum && try_gemm_rows(call);
 }
@@ -184,6 +177,25 @@ GemvArgs rows_of(GemvArgs a, int first, int count) {
   a.out = shift(a.out, a.out_stride * (a.out_f32 ? 4 : 2));
   a.m = count;
   return a;
+}
+
+// FP4: more of x than this goes in two halves, since stages need room; reading the weights twice
+// takes less than gemm_rows__sm90 does (8 rows, 4096 x 14336, MXFP4: 2 x 17.5 us, 36.7).
+constexpr int64_t kFp4InputMax = 128 << 10;
+int fp4_rows_at_once(const GemvArgs& a) {
+  return int64_t{a.m} * a.k * 2 > kFp4InputMax ? (a.m + 1) / 2 : a.m;
+}
+std::string fp4_why_not(const GemvArgs& a) {
+  if (a.m > kGemvRowsMax) return "more than 8 rows";
+  return gemv_fp4_sm90_why_not(rows_of(a, 0, fp4_rows_at_once(a)));
+}
+void run_fp4(const GemvArgs& a, cudaStream_t stream) {
+  const int rows = fp4_rows_at_once(a);
+  for (int m = 0; m < a.m; m += rows)
+    gemv_fp4__sm90(rows_of(a, m, std::min(rows, a.m - m)), stream);
+}
+bool try_gemv_fp4(const LinearCall& call) {
+  return try_codes(call, fp4_why_not, run_fp4);
 }
 
 // Streaming the weights a few times is faster than tiles that are mostly empty.

@@ -360,12 +360,6 @@ __device__ inline uint32_t and_xor(uint32_t a, uint32_t mask, uint32_t flip) {
   return out;
 }
 
-// The larger ones of two pairs of unsigned 16-bit numbers (sm_90).
-__device__ inline uint32_t max_u16x2(uint32_t a, uint32_t b) {
-  uint32_t out;
-  asm("max.u16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
-  return out;
-}
 // What the compiler takes for unknown from here on: a constant that shall stay in its register.
 __device__ inline void keep(uint32_t& word) {
   asm("" : "+r"(word));
@@ -414,6 +408,26 @@ __device__ inline void copy_commit() {
 template <int kPending>
 __device__ inline void copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// The larger magnitudes of two pairs of bf16, with any signs; NaN where one is. From sm_86 on.
+__device__ inline uint32_t max_magnitudes(uint32_t a, uint32_t b) {
+  uint32_t out;
+  asm("max.NaN.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+  return out;
+}
+
+// Two e4m3 codes in the upper half of a word -> f16; from sm_89 on.
+__device__ inline uint32_t halves_of_upper_e4m3(uint32_t word) {
+  uint32_t out;
+  asm("{\n"
+      ".reg .b16 low, high;\n"
+      "mov.b32 {low, high}, %1;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, high;\n"
+      "}"
+      : "=r"(out)
+      : "r"(word));
+  return out;
 }
 
 template <int kRegisters>

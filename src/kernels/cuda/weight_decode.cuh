@@ -65,6 +65,18 @@ __device__ inline uint32_t decode_e4m3<__nv_bfloat16>(uint32_t codes) {
   return bits_of(__floats2bfloat162_rn(v.x, v.y));
 }
 
+// The two in the upper 16 bits of a word.
+template <class T>
+__device__ inline uint32_t decode_e4m3_upper(uint32_t word) {
+  return decode_e4m3<T>(word >> 16);
+}
+#if __CUDA_ARCH__ >= 900
+template <>
+__device__ inline uint32_t decode_e4m3_upper<__half>(uint32_t word) {
+  return ptx::halves_of_upper_e4m3(word);  // no shift: the instruction takes either half
+}
+#endif
+
 // Bytes `low` and `low` + 1 of a word of int8 codes.
 template <class T>
 __device__ inline uint32_t decode_s8(uint32_t word, int low);

@@ -25,7 +25,7 @@ struct Fp4 {
   static constexpr int kSubs = 128 / kGroup;
   static constexpr bool kZeros = false;
   static constexpr int kLimbs = kLimbed ? kLimbCount : 0;
-  static constexpr bool kFixedPitch = false;
+  static constexpr bool kNibbleLimbs = kLimbed, kCodeLimbs = false, kFixedPitch = false;
   static constexpr bool kStageScales = true;
   static constexpr int kLimbTimes = 2;
   static constexpr bool kGlobals = true;
@@ -323,11 +323,11 @@ struct Consumer<F> {
   }
   __device__ void wait() const { ptx::mbarrier_wait(barriers.full + at.slot, at.parity); }
 
-  // Block b of the stage to be read; scales of 0 for one that is not there.
+  // Block b of the stage to be read; the first one's codes with scales of 0 where it is not there.
   __device__ void load(Blocks& blocks, const Place& of, int b) const {
     using Scales = std::conditional_t<F::kChunks, uint16_t, uint32_t>;  // of a lane
     const bool is = has(of, b);
-    const int row = lane() / 4, block = block_at(of.in_piece, b);
+    const int row = lane() / 4, block = is ? block_at(of.in_piece, b) : 0;
     const unsigned char* stage = shared + at.slot * ring.stage_bytes;
     const unsigned char* codes = stage + row * ring.pitch + block * 64 + lane() % 4 * 16;
     // Of the lane's party: that of its results.

@@ -8,266 +8,9 @@
 #include <algorithm>
 
 #include "kernels/cuda/gemv_tile.cuh"
+#include "kernels/cuda/ring_stages.cuh"
 
 namespace mantissa::cuda {
-
-constexpr int kUnitLines = 2;  // of 128 bytes, that a warp takes of a stage, at most
-constexpr int kMultiplyWarps = 8, kMultiplyThreads = kMultiplyWarps * 32;  // the first ones
-constexpr int kLoadWarp = kMultiplyWarps, kFinishWarp = kMultiplyWarps + 1;
-constexpr int kRingThreads = kMultiplyThreads + 64;
-constexpr int kPieceMax = kMultiplyWarps * kUnitLines * kLine;  // bytes of a row in a stage
-constexpr int kRowPad = 64;  // so that two rows that a quarter of a warp reads never share a bank
-constexpr int kLimbPitch = kPieceMax + kRowPad;  // bytes between rows where x is limbs
-constexpr int kStagesMax = 16;
-constexpr int kTilesAhead = 4;               // tiles whose parameters, or parts, are there at once
-constexpr int kRingSharedMax = (226 << 10);  // the rest: what kernels have besides
-constexpr int kRingBarriers = 2 * kStagesMax + 4 * kTilesAhead;
-constexpr uint32_t kReadyBarrier = 2, kEmptyBarrier = 3;  // of blocks whose copies start early
-
-// Where things lie in shared memory (bytes), and how a row is cut.
-struct Ring {
-  int stages, stage_bytes;
-  int in_flight;             // stages that are asked for and not there, at most
-  bool apart;                // copies of a stage do not start back to back
-  int piece, pieces, pitch;  // bytes of a row in a stage, stages of a row, bytes between rows
-  int x, x_sums, params, params_bytes, zeros, parts, barriers, bytes;
-  int scales;  // that come with a stage: where they begin in it
-};
-
-// The tiles of a block: one after the other, or (pair_stride > 0) in turn with those `pair_stride`
-// tiles further on.
-struct Share {
-  int first, count, pair_stride;
-
-  __device__ int tile(int i) const {
-    return pair_stride == 0 ? first + i : first + i / 2 + i % 2 * pair_stride;
-  }
-};
-// How tiles are dealt out: the first `few` blocks have `least`, others one more.
-struct Deal {
-  int least, few;
-};
-__host__ __device__ inline Deal deal_of(int tiles, int blocks) {
-  return {tiles / blocks, blocks - tiles % blocks};
-}
-__device__ inline Share share_of(const Deal& d, int pair_stride = 0) {
-  const auto block = static_cast<int>(blockIdx.x);
-  const int first = block * d.least + max(0, block - d.few), count = d.least + (block >= d.few);
-  return {first, pair_stride > 0 ? 2 * count : count, pair_stride};
-}
-
-// Where one of the parties stands: the next stage and tile.
-struct RingCursor {
-  int slot = 0;
-  uint32_t parity = 0;  // of the phase in which the stage is full
-  unsigned tile = 0;
-
-  __device__ void next_stage(const Ring& ring) { ptx::next_stage(slot, parity, ring.stages); }
-  __device__ unsigned of_tile() const { return tile % kTilesAhead; }
-  __device__ uint32_t tile_parity() const { return tile / kTilesAhead % 2; }
-};
-
-// The loading warp's: also the oldest stage that is not known to have landed.
-struct LoadCursor : RingCursor {
-  int flying = 0, oldest = 0;
-  uint32_t oldest_parity = 0;
-  bool first_is_asked = false;  // produce_first
-  bool met = true;              // else the barriers that others arrive at are perhaps not there yet
-
-  __device__ void meet() {
-    if (!met) ptx::named_barrier(kEmptyBarrier, 64);
-    met = true;
-  }
-  // Waits until the next stage is free and few enough are on their way: what waits in queues of the
-  // memory delays everything else.
-  __device__ void claim(const Ring& ring, uint64_t* full, uint64_t* empty) {
-    if (flying < ring.in_flight) {  // the first ones: free
-      ++flying;
-      return;
-    }
-    meet();
-    ptx::mbarrier_wait(full + oldest, oldest_parity);
-    ptx::next_stage(oldest, oldest_parity, ring.stages);
-    ptx::mbarrier_wait(empty + slot, parity ^ 1);
-  }
-  // Until the next tile's parameters have room.
-  __device__ void claim_params(uint64_t* empty) {
-    if (tile < kTilesAhead) return;
-    meet();
-    ptx::mbarrier_wait(empty + of_tile(), tile_parity() ^ 1);
-  }
-};
-
-struct RingBarriers {
-  uint64_t *full, *empty;                // [stages]
-  uint64_t *params_full, *params_empty;  // [kTilesAhead]
-  uint64_t *parts_full, *parts_empty;    // [kTilesAhead]
-
-  __device__ explicit RingBarriers(unsigned char* at)
-      : full(reinterpret_cast<uint64_t*>(at)),
-        empty(full + kStagesMax),
-        params_full(empty + kStagesMax),
-        params_empty(params_full + kTilesAhead),
-        parts_full(params_empty + kTilesAhead),
-        parts_empty(parts_full + kTilesAhead) {}
-  // By one warp each; of all of them before others are used. Parameters are read by the warps that
-  // multiply (group scales), or by the one that finishes. Every lane arrives by itself for what it
-  // has read or written: no slower than one after __syncwarp, and racecheck follows it.
-  // `finishers`: lanes that finish a tile.
-  __device__ void init(int stages, bool group_scales, uint32_t finishers) const {
-    init_full(0, stages);
-    init_empty(stages, group_scales, finishers);
-  }
-  // What copies need, but for the stages before `first`.
-  __device__ void init_full(int first, int stages) const {
-    if (ptx::elect_one()) {
-#pragma unroll 1
-      for (int s = first; s < stages; ++s) ptx::mbarrier_init(full + s, 1);
-#pragma unroll
-      for (int i = 0; i < kTilesAhead; ++i) ptx::mbarrier_init(params_full + i, 1);
-      ptx::fence_barrier_init();
-    }
-    __syncwarp();  // the barriers exist
-  }
-  __device__ void init_empty(int stages, bool group_scales, uint32_t finishers) const {
-    if (ptx::elect_one()) {
-#pragma unroll 1
-      for (int s = 0; s < stages; ++s) ptx::mbarrier_init(empty + s, kMultiplyThreads);
-#pragma unroll
-      for (int i = 0; i < kTilesAhead; ++i) {
-        ptx::mbarrier_init(params_empty + i, group_scales ? kMultiplyThreads : finishers);
-        ptx::mbarrier_init(parts_full + i, kMultiplyThreads);
-        ptx::mbarrier_init(parts_empty + i, finishers);
-      }
-      ptx::fence_barrier_init();
-    }
-    __syncwarp();  // the barriers exist
-  }
-};
-
-// ---- the warp that loads
-
-// Bytes of a tile's scales and zero points, of groups or of rows, as the copy engine takes them.
-struct ParamBytes {
-  int64_t scales_row;  // in memory, of a row
-  uint32_t scales, zeros;
-};
-template <class F>
-__device__ ParamBytes param_bytes(const Plan& p, int rows) {
-  const auto round = [](int bytes) { return static_cast<uint32_t>(bytes + 15) & ~15u; };
-  const int row = F::kSubs > 0 ? p.groups * static_cast<int>(sizeof(typename F::GroupScale)) : 4;
-  return {row, round(rows * row), F::kZeros ? round(rows * p.groups) : 0};
-}
-// `barrier` expects their bytes.
-template <class F>
-__device__ void fetch_params(const GemvArgs& a, const Plan& p, const Ring& ring,
-                             unsigned char* shared, uint64_t* barrier, int tile, unsigned of_tile) {
-  const ParamBytes bytes = param_bytes<F>(p, min(kRows, a.n - tile * kRows));
-  unsigned char* to = shared + ring.params + of_tile * ring.params_bytes;
-  const int64_t row0 = int64_t{tile} * kRows;
-  const unsigned char* from =
-      static_cast<const unsigned char*>(a.w_scale) + row0 * bytes.scales_row;
-  ptx::bulk_load(to, from, bytes.scales, barrier);
-  if (F::kZeros) ptx::bulk_load(to + ring.zeros, a.w_zero + row0 * p.groups, bytes.zeros, barrier);
-}
-
-// Bytes of a tile's scales that come with `bytes` of each row's codes (weight.h, byte_scale_at).
-template <class F>
-__host__ __device__ int stage_scale_bytes(int bytes) {
-  return bytes / 64 * F::kSubs * kRows;
-}
-// The scales of a stage that begins at byte `begin` of the rows' codes.
-template <class F>
-__device__ void fetch_stage_scales(const GemvArgs& a, const Ring& ring, unsigned char* stage,
-                                   uint64_t* barrier, int tile, int begin, int bytes) {
-  const auto* from = static_cast<const unsigned char*>(a.w_scale) +
-                     int64_t{tile} * stage_scale_bytes<F>(static_cast<int>(a.row_bytes)) +
-                     stage_scale_bytes<F>(begin);
-  ptx::bulk_load(stage + ring.scales, from, static_cast<uint32_t>(stage_scale_bytes<F>(bytes)),
-                 barrier);
-}
-
-// A stage: `bytes` of each of `rows` rows, whose barrier expects them. One lane starts all copies
-// back to back, or (ring.apart) every lane one of them: 90 cycles each, a stage almost as long as
-// the memory's time for it.
-__device__ inline void load_rows(const GemvArgs& a, const Ring& ring, const unsigned char* from,
-                                 unsigned char* to, uint64_t* full, int rows, int bytes) {
-  const uint64_t read_once = ptx::cache_policy_evict_first();
-  if (ring.apart) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    if (lane < rows)
-      ptx::bulk_load(to + lane * ring.pitch, from + lane * a.row_bytes, bytes, full, read_once);
-  } else if (ptx::elect_one()) {
-#pragma unroll 4
-    for (int r = 0; r < rows; ++r) {
-      ptx::bulk_load(to, from, bytes, full, read_once);
-      to += ring.pitch;
-      from += a.row_bytes;
-    }
-  }
-}
-
-// The barrier of a stage expects its bytes. with_groups: parameters of groups come with it.
-template <class F>
-__device__ void expect_stage(const Plan& p, uint64_t* full, int rows, int bytes, bool with_groups) {
-  const ParamBytes groups = param_bytes<F>(p, rows);
-  const int scales = F::kStageScales ? stage_scale_bytes<F>(bytes) : 0;
-  ptx::mbarrier_expect_bytes(full, static_cast<uint32_t>(rows * bytes + scales) +
-                                       (with_groups ? groups.scales + groups.zeros : 0));
-}
-
-// The share's first stage, before anything else: the memory idles until then. By one warp.
-template <class F>
-__device__ void produce_first(const GemvArgs& a, const Plan& p, const Ring& ring,
-                              unsigned char* shared, const RingBarriers& barriers,
-                              const Share& share) {
-  const int tile = share.tile(0), rows = min(kRows, a.n - tile * kRows);
-  const int bytes = min(ring.piece, static_cast<int>(a.row_bytes));
-  if (ptx::elect_one()) {
-    ptx::mbarrier_init(barriers.full, 1);
-    ptx::fence_barrier_init();
-    expect_stage<F>(p, barriers.full, rows, bytes, F::kSubs > 0 && !F::kStageScales);
-  }
-  __syncwarp();  // the bytes are expected
-  load_rows(a, ring, a.w + int64_t{tile} * kRows * a.row_bytes, shared, barriers.full, rows, bytes);
-}
-
-// The stages of a block's share in order.
-template <class F>
-__device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsigned char* shared,
-                        const RingBarriers& barriers, const Share& share, LoadCursor& at) {
-  const auto row_bytes = static_cast<int>(a.row_bytes);
-  for (int i = 0; i < share.count; ++i, ++at.tile) {
-    const int tile = share.tile(i), rows = min(kRows, a.n - tile * kRows);
-    const unsigned slot = at.of_tile();
-    if (F::kScales && !F::kStageScales) at.claim_params(barriers.params_empty);
-    if (F::kScales && F::kSubs == 0 && ptx::elect_one()) {
-      uint64_t* barrier = barriers.params_full + slot;
-      ptx::mbarrier_expect_bytes(barrier, param_bytes<F>(p, rows).scales);
-      fetch_params<F>(a, p, ring, shared, barrier, tile, slot);
-    }
-    const unsigned char* first = a.w + int64_t{tile} * kRows * a.row_bytes;
-    for (int begin = 0; begin < row_bytes; begin += ring.piece) {
-      at.claim(ring, barriers.full, barriers.empty);
-      const int bytes = min(ring.piece, row_bytes - begin);
-      uint64_t* full = barriers.full + at.slot;
-      // They come with the first stage.
-      const bool with_groups = F::kSubs > 0 && !F::kStageScales && begin == 0;
-      if (ptx::elect_one()) {
-        if (!at.first_is_asked) expect_stage<F>(p, full, rows, bytes, with_groups);
-        if (with_groups) fetch_params<F>(a, p, ring, shared, full, tile, slot);
-        if (F::kStageScales)
-          fetch_stage_scales<F>(a, ring, shared + at.slot * ring.stage_bytes, full, tile, begin,
-                                bytes);
-      }
-      __syncwarp();  // the bytes are expected
-      if (!at.first_is_asked)
-        load_rows(a, ring, first + begin, shared + at.slot * ring.stage_bytes, full, rows, bytes);
-      at.first_is_asked = false;
-      at.next_stage(ring);
-    }
-  }
-}
 
 // ---- the warps that multiply
 
@@ -275,13 +18,23 @@ __device__ void produce(const GemvArgs& a, const Plan& p, const Ring& ring, unsi
 template <class F>
 __device__ void read_line(Line<F>& to, const unsigned char* stage, const Ring& ring, int line,
                           int bytes, int lane) {
+  const unsigned char* from = stage + lane / 4 * ring.pitch + line * kLine + lane % 4 * 16;
+  if (bytes >= kLine) {  // else a predicate each, and zeros for each of them
+#pragma unroll
+    for (int b = 0; b < 2; ++b)
+#pragma unroll
+      for (int r = 0; r < 2; ++r)
+        to.codes[b][r] = *reinterpret_cast<const uint4*>(from + r * 8 * ring.pitch + b * 64);
+    return;
+  }
 #pragma unroll
   for (int b = 0; b < 2; ++b) {
-    const int at = b * 64 + lane % 4 * 16;
+    const bool there = b * 64 + lane % 4 * 16 < bytes;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const unsigned char* from = stage + (lane / 4 + r * 8) * ring.pitch + line * kLine + at;
-      to.codes[b][r] = at < bytes ? *reinterpret_cast<const uint4*>(from) : uint4{0, 0, 0, 0};
+      to.codes[b][r] = uint4{};
+      if (there)
+        to.codes[b][r] = *reinterpret_cast<const uint4*>(from + r * 8 * ring.pitch + b * 64);
     }
   }
 }
@@ -294,9 +47,13 @@ __device__ void read_groups(Line<F>& to, const Plan& p, const Ring& ring,
     const int first = (row + r * 8) * p.groups;
     const auto* scales = reinterpret_cast<const typename F::GroupScale*>(params) + first;
     const auto* zeros = reinterpret_cast<const int8_t*>(params + ring.zeros) + first;
+    if constexpr (F::kTiles) {  // a line is a group
+      to.groups[0][r].scales.x = __float_as_uint(scales[min(line, p.groups - 1)]);
+    } else {
 #pragma unroll
-    for (int b = 0; b < 2; ++b)
-      to.groups[b][r] = load_groups<F>(scales, zeros, p, min(line * 2 + b, p.blocks - 1));
+      for (int b = 0; b < 2; ++b)
+        to.groups[b][r] = load_groups<F>(scales, zeros, p, min(line * 2 + b, p.blocks - 1));
+    }
   }
 }
 
@@ -338,7 +95,7 @@ __device__ void clear_line(int tokens, const Plan& p, unsigned char* x, float* x
 template <class F>
 struct Unit {
   Line<F> lines[kUnitLines];
-  uint2 scales[2];  // where x is limbs
+  uint32_t scales[kUnitLines][2];  // of int4 against limbs: of a line's two blocks, of both rows
   int line, apart;  // of the row, of the first; how far the other one's x is. -1: another warp's
 };
 
@@ -391,14 +148,17 @@ struct Consumer {
     return __all_sync(0xffffffffu, ptx::mbarrier_test_wait(barriers.full + at.slot, at.parity));
   }
   __device__ void wait() const { ptx::mbarrier_wait(barriers.full + at.slot, at.parity); }
+  __device__ const unsigned char* stage() const { return shared + at.slot * ring.stage_bytes; }
+  __device__ const unsigned char* params() const {
+    return shared + ring.params + at.of_tile() * ring.params_bytes;
+  }
   // What is there, into registers; its place becomes free.
   __device__ void read(Unit<F>& to) { read(to, place(piece)); }
   __device__ void read(Unit<F>& to, const Place& of) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const unsigned char* stage = shared + at.slot * ring.stage_bytes;
-    const unsigned char* params = shared + ring.params + at.of_tile() * ring.params_bytes;
-    if constexpr (F::kLimbs > 0) {
-      if (of.first()) read_codes(to, stage, params, of);
+    const unsigned char *stage = this->stage(), *params = this->params();
+    if constexpr (F::kNibbleLimbs) {
+      whole() ? read_limb_stage<true>(to, piece) : read_limb_stage<false>(to, piece);
     } else {
       // Where there is no second line: zeros meet the line of zeros, integers any.
       to.line = of.first() ? of.line : -1;
@@ -411,7 +171,11 @@ struct Consumer {
           read_groups(to.lines[i], p, ring, params, lane / 4, of.line + apart);
       }
     }
-    if (left > keeps) ptx::mbarrier_arrive(barriers.empty + at.slot);  // the stage has been read
+    next_stage();
+  }
+  // The stage has been read.
+  __device__ void next_stage() {
+    if (left > keeps) ptx::mbarrier_arrive(barriers.empty + at.slot);
     at.next_stage(ring);
     --left;
     if (++piece < ring.pieces) return;
@@ -425,52 +189,58 @@ struct Consumer {
     read(ahead.unit);
     ahead.held = true;
   }
-  // Where x is limbs: four blocks of two rows with their scales.
-  __device__ void read_codes(Unit<F>& to, const unsigned char* stage, const unsigned char* params,
-                             const Place& of) const {
+  // Of int4 against limbs pieces are kPieceMax long: the warp's lines have one place in a stage.
+  __device__ static int limb_line(int of_piece, int i) {
+    return of_piece * (kPieceMax / kLine) + i * kMultiplyWarps + static_cast<int>(threadIdx.x) / 32;
+  }
+  // Rows of whole lines, whose scales are a word each.
+  __device__ bool whole() const {
+    return p.groups == p.blocks && p.groups % 2 == 0;
+  }
+  // Line i of the stage's two, of two rows with their scales; `line`: of the weight's rows.
+  template <bool kWhole>
+  __device__ void read_codes(Unit<F>& to, int i, const unsigned char* stage,
+                             const unsigned char* params, int line) const {
     const int lane = static_cast<int>(threadIdx.x) % 32, row = lane / 4;
-    const bool whole = p.groups == p.blocks && p.groups % 2 == 0;  // lines, scales of one as a word
+    const int in_piece = limb_line(0, i);
+    if (line >= p.lines) {
+      to.lines[i] = {};
+      to.scales[i][0] = to.scales[i][1] = 0;
+    } else if constexpr (kWhole) {
+      const unsigned char* codes = stage + row * kLimbPitch + in_piece * kLine + lane % 4 * 16;
+      const unsigned char* scales = params + row * p.groups * 2 + line * 4;
 #pragma unroll
-    for (int i = 0; i < kUnitLines; ++i) {
-      const int apart = i * kMultiplyWarps;
-      Line<F>& line = to.lines[i];
-      uint32_t scales[2];
-      if (i > 0 && !of.second()) {
-        scales[0] = scales[1] = 0;
-        line = {};
-      } else if (whole) {
-        const unsigned char* codes =
-            stage + row * kLimbPitch + (of.in_piece + apart) * kLine + lane % 4 * 16;
-        const unsigned char* from = params + (row * p.groups + (of.line + apart) * 2) * 2;
+      for (int r = 0; r < 2; ++r) {
+        to.scales[i][r] = *reinterpret_cast<const uint32_t*>(scales + r * 16 * p.groups);
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          scales[r] = *reinterpret_cast<const uint32_t*>(from + r * 16 * p.groups);
-#pragma unroll
-          for (int b = 0; b < 2; ++b)
-            line.codes[b][r] = *reinterpret_cast<const uint4*>(codes + r * 8 * kLimbPitch + b * 64);
-        }
-      } else {
-#pragma unroll
-        for (int r = 0; r < 2; ++r)
-          scales[r] = read_limb_scales(p, params, row + r * 8, of.line + apart);
-        read_line(line, stage, ring, of.in_piece + apart, of.bytes - apart * kLine, lane);
+        for (int b = 0; b < 2; ++b)
+          to.lines[i].codes[b][r] =
+              *reinterpret_cast<const uint4*>(codes + r * 8 * kLimbPitch + b * 64);
       }
+    } else {
 #pragma unroll
-      for (int r = 0; r < 2; ++r) (i == 0 ? to.scales[r].x : to.scales[r].y) = scales[r];
+      for (int r = 0; r < 2; ++r) to.scales[i][r] = read_limb_scales(p, params, row + r * 8, line);
+      read_line(to.lines[i], stage, ring, in_piece, static_cast<int>(a.row_bytes) - line * kLine,
+                lane);
     }
   }
-  // The token's limbs that the warp's lines of a piece meet; lanes of columns beyond keep theirs.
-  __device__ void read_x(LimbOperands (&to)[kUnitLines * 2], const Place& of) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    if (lane / 4 >= F::kLimbs || !of.first()) return;
-    const unsigned char* x =
-        shared + ring.x + lane / 4 * 64 + lane % 4 * 16 + of.line * 2 * F::kXBlock;
+  template <bool kWhole>
+  __device__ void read_limb_stage(Unit<F>& to, int of_piece) const {
+    const unsigned char *stage = this->stage(), *params = this->params();
 #pragma unroll
-    for (int b = 0; b < kUnitLines * 2; ++b) {
-      if (b == 2 && !of.second()) return;  // zeros meet what is there
-      const int at = b / 2 * kMultiplyWarps * 2 + b % 2;
-      to[b].low = *reinterpret_cast<const uint4*>(x + at * F::kXBlock);
-      to[b].high = *reinterpret_cast<const uint4*>(x + at * F::kXBlock + F::kXBlock / 2);
+    for (int i = 0; i < kUnitLines; ++i)
+      read_codes<kWhole>(to, i, stage, params, limb_line(of_piece, i));
+  }
+  // The token's limbs that a line meets; lanes of columns beyond keep theirs.
+  __device__ void read_x(LimbOperands (&to)[2], int line) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if (lane / 4 >= F::kLimbs || line >= p.lines) return;  // codes of no line are 0
+    const unsigned char* x =
+        shared + ring.x + lane / 4 * 64 + lane % 4 * 16 + line * 2 * F::kXBlock;
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+      to[b].low = *reinterpret_cast<const uint4*>(x + b * F::kXBlock);
+      to[b].high = *reinterpret_cast<const uint4*>(x + b * F::kXBlock + F::kXBlock / 2);
     }
   }
   template <class Between>
@@ -478,7 +248,9 @@ struct Consumer {
                                 const Between& between) const {
     if (unit.line < 0) return between();
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int token = min(lane / 4, a.m - 1) * p.token_bytes;  // of mma's column
+    // Of mma's column: a token, or its limb.
+    const int token =
+        F::kLimbs > 0 ? min(lane / 4, F::kLimbs - 1) * 64 : min(lane / 4, a.m - 1) * p.token_bytes;
     const unsigned char* x =
         shared + ring.x + token + lane % 4 * (F::kWide ? 32 : 16) + unit.line * 2 * F::kXBlock;
     const auto* x_sums = reinterpret_cast<const float*>(shared + ring.x_sums);
@@ -508,64 +280,51 @@ struct Kept {
   }
 };
 
-// Where x is limbs: products of a stage are scaled while the next one is multiplied; limbs that all
-// stages meet stay in registers.
-template <class F>
-__device__ void consume_limbs(Consumer<F>& reader, Unit<F>& unit, RingCursor tile, int stages) {
-  const Ring& ring = reader.ring;
-  LimbOperands x[kUnitLines * 2] = {};
+// int4 against limbs. Every instruction counts here: what is multiplied is bound by them, so a
+// stage is read when the one before it is done, and rows of no whole lines have code of their own.
+// Limbs that all stages meet stay in registers. held: the first stage is in `unit`.
+template <class F, bool kWhole>
+__device__ void consume_limbs(Consumer<F>& reader, Unit<F>& unit, bool held, RingCursor tile,
+                              int stages) {
+  const int pieces = reader.ring.pieces;
+  LimbOperands x[kUnitLines][2] = {};
   Sums<F, kUnitLines> sums;
-  int32_t last[kUnitLines * 2][4] = {};  // products that are not in the sums
-  uint2 scales[2] = {};                  // theirs
-  bool ends = false;                     // they are a tile's last ones
-  const auto add_last = [&] {
-    add_limbs<F>(sums, last, scales);
-    if (!ends) return;
+  int piece = 0;
+#pragma unroll 1
+  for (bool first = true; stages > 0; --stages, first = false) {
+    if (!held) {
+      reader.wait();
+      reader.template read_limb_stage<kWhole>(unit, piece);
+    }
+    if (first || pieces > 1) {
+#pragma unroll
+      for (int i = 0; i < kUnitLines; ++i) reader.read_x(x[i], reader.limb_line(piece, i));
+    }
+    if (!held) reader.next_stage();
+    held = false;
+    int32_t products[kUnitLines][2][4];
+#pragma unroll
+    for (int i = 0; i < kUnitLines; ++i) multiply_limbs<F>(products[i], unit.lines[i], x[i]);
+#pragma unroll
+    for (int i = 0; i < kUnitLines; ++i) add_limbs<F>(sums, products[i], unit.scales[i]);
+    if (++piece < pieces) continue;
+    piece = 0;
     reader.leave(sums, tile);
     ++tile.tile;
-  };
-  auto place = reader.place(0);
-  reader.read_x(x, place);
-  int piece = 0;
-  while (true) {
-    const bool early = reader.left > 0 && reader.is_there();
-    int32_t products[kUnitLines * 2][4];
-    multiply_limbs<F>(products, unit.lines, x);
-    add_last();
-    const bool mine = place.first();  // else there are no products
-#pragma unroll
-    for (int b = 0; b < kUnitLines * 2; ++b)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) last[b][i] = products[b][i];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) scales[r] = mine ? unit.scales[r] : uint2{};
-    ends = ++piece == ring.pieces;
-    if (ends) piece = 0;
-    if (--stages > 0 && ring.pieces > 1) {
-      place = reader.place(piece);
-      reader.read_x(x, place);
-    }
-    if (!early) {
-      add_last();
-      if (stages == 0) return;
-      ends = false;
-      scales[0] = scales[1] = {};
-      reader.wait();
-    }
-    reader.read(unit, place);
   }
 }
 
 // x is staged; every warp leaves its part of every tile. tile: of the first stage.
 template <class F>
 __device__ void consume(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, int stages) {
-  if (!ahead.held) {
-    reader.wait();
-    reader.read(ahead.unit);
-  }
-  if constexpr (F::kLimbs > 0) {
-    consume_limbs(reader, ahead.unit, tile, stages);
+  if constexpr (F::kNibbleLimbs) {
+    if (reader.whole()) return consume_limbs<F, true>(reader, ahead.unit, ahead.held, tile, stages);
+    consume_limbs<F, false>(reader, ahead.unit, ahead.held, tile, stages);
   } else {
+    if (!ahead.held) {
+      reader.wait();
+      reader.read(ahead.unit);
+    }
     const Ring& ring = reader.ring;
     int piece = 0;
     Sums<F, kUnitLines> sums;
@@ -700,8 +459,7 @@ Plan ring_plan_of(const GemvArgs& a) {
 
 // How rows of `row_bytes` are cut into pieces of at most `piece_max`.
 inline void cut_rows(Ring& r, int row_bytes, int piece_max) {
-  r.pieces = (row_bytes + piece_max - 1) / piece_max;
-  r.piece = round_up((row_bytes + r.pieces - 1) / r.pieces, kUnitLines * kLine);
+  r.piece = std::min(piece_max, round_up(row_bytes, kUnitLines * kLine));
   r.pieces = (row_bytes + r.piece - 1) / r.piece;
 }
 

@@ -14,8 +14,9 @@ constexpr int kLine = 128;  // bytes of a weight row that a warp reads at once: 
 
 // kSubs: groups of K in a block of int4 codes or tiles; 0: one scale a row, applied at the end.
 // kZeros: int4 codes with zero points. kLimbs (limbs.cuh): one token of bf16 as so many int8
-// numbers.
-template <GemvWeight kW, class T, int kSubsOf = 0, bool kZerosOf = false, int kLimbsOf = 0>
+// numbers, against int8 codes, or int4 codes in groups. kCodeLimbs: of e4m3.
+template <GemvWeight kW, class T, int kSubsOf = 0, bool kZerosOf = false, int kLimbsOf = 0,
+          bool kCodesOf = false>
 struct Format {
   static constexpr GemvWeight kWeight = kW;
   using Value = T;  // mma operands; int8_t: both sides stay codes
@@ -23,10 +24,13 @@ struct Format {
   static constexpr int kSubs = kSubsOf;
   static constexpr bool kZeros = kZerosOf;
   static constexpr int kLimbs = kLimbsOf;
-  static constexpr bool kFixedPitch = kLimbs > 0;  // of rows in a stage, known to the compiler
-  static constexpr bool kStageScales = false;      // of groups: with each stage, not with a tile
-  static constexpr int kLimbTimes = 16;            // codes that meet limbs are so much larger
-  static constexpr bool kGlobals = false;          // a factor of each row beside scales of groups
+  static constexpr bool kCodeLimbs = kCodesOf;
+  static constexpr bool kNibbleLimbs = kLimbs > 0 && kSubs > 0;
+  static constexpr bool kFixedPitch = kNibbleLimbs;  // of rows in a stage, known to the compiler
+  static constexpr bool kStageScales = false;        // of groups: with each stage, not with a tile
+  static constexpr int kLimbTimes =
+      kNibbleLimbs ? 16 : 1;               // codes that meet limbs are so much larger
+  static constexpr bool kGlobals = false;  // a factor of each row beside scales of groups
   static constexpr bool kScales = kW != GemvWeight::kRun;
   static constexpr bool kTiles = kW == GemvWeight::kE4M3Tiles;
   static constexpr bool kE4M3 = kW == GemvWeight::kE4M3 || kTiles;
@@ -45,8 +49,9 @@ struct Format {
   static constexpr bool kWide = kSteps == 4 && kLimbs == 0;
   static constexpr int kXPad = kWide ? 16 : 64;
   static constexpr int kAhead = kW == GemvWeight::kS4 ? 1 : 2;  // lines on their way
-  // Decoding and small groups take the registers that a second stage would.
-  static constexpr bool kOneStage = kW == GemvWeight::kS4 && kSubs > 1;
+  // Whether a stage is read when the one before it is done. Two at a time take so many instructions
+  // that only bf16, which needs none to decode, gains by it.
+  static constexpr bool kOneStage = kW != GemvWeight::kRun;
 };
 
 template <class F>
@@ -58,7 +63,7 @@ __device__ void decode(const uint4& w, int step, uint32_t offset, uint32_t& a, u
   } else if constexpr (F::kE4M3) {
     const uint32_t word = word_of(w, step);
     a = decode_e4m3<T>(word & 0xffffu);
-    b = decode_e4m3<T>(word >> 16);
+    b = decode_e4m3_upper<T>(word);
   } else if constexpr (F::kWeight == GemvWeight::kS8) {
     a = decode_s8<T>(word_of(w, step), 0);
     b = decode_s8<T>(word_of(w, step), 2);
