@@ -25,7 +25,7 @@ struct Fp4 {
   static constexpr int kSubs = 128 / kGroup;
   static constexpr bool kZeros = false;
   static constexpr int kLimbs = kLimbed ? kLimbCount : 0;
-  static constexpr bool kNibbleLimbs = kLimbed, kCodeLimbs = false, kFixedPitch = false;
+  static constexpr bool kNibbleLimbs = kLimbed, kCodeLimbs = false, kFixedPitch = true;
   static constexpr bool kStageScales = true;
   static constexpr int kLimbTimes = 2;
   static constexpr bool kGlobals = true;
@@ -323,20 +323,21 @@ struct Consumer<F> {
   }
   __device__ void wait() const { ptx::mbarrier_wait(barriers.full + at.slot, at.parity); }
 
-  // Block b of the stage to be read; the first one's codes with scales of 0 where it is not there.
+  // Block b of the stage to be read; one that is not there has scales of 0 and any codes: rows lie
+  // kLimbPitch apart, so they are no other stage's.
   __device__ void load(Blocks& blocks, const Place& of, int b) const {
     using Scales = std::conditional_t<F::kChunks, uint16_t, uint32_t>;  // of a lane
     const bool is = has(of, b);
-    const int row = lane() / 4, block = is ? block_at(of.in_piece, b) : 0;
+    const int row = lane() / 4, block = block_at(of.in_piece, b);
     const unsigned char* stage = shared + at.slot * ring.stage_bytes;
-    const unsigned char* codes = stage + row * ring.pitch + block * 64 + lane() % 4 * 16;
+    const unsigned char* codes = stage + row * kLimbPitch + block * 64 + lane() % 4 * 16;
     // Of the lane's party: that of its results.
     const int party = F::kParties == 1 ? 0 : kLimbed ? lane() % 2 : lane() % 4 / 2;
     const unsigned char* scales = stage + ring.scales + (block * kRows + row) * F::kSubs +
                                   party * static_cast<int>(sizeof(Scales));
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      blocks[b].codes[r] = *reinterpret_cast<const uint4*>(codes + r * 8 * ring.pitch);
+      blocks[b].codes[r] = *reinterpret_cast<const uint4*>(codes + r * 8 * kLimbPitch);
       blocks[b].scales[r] =
           is ? uint32_t{*reinterpret_cast<const Scales*>(scales + r * 8 * F::kSubs)} : 0;
     }
