@@ -48,13 +48,9 @@ __global__ void fill(unsigned char* out, int64_t count, GemmElem elem, uint32_t 
     if (elem == GemmElem::kBf16) reinterpret_cast<__nv_bfloat16*>(out)[i] = __float2bfloat16(u);
   }
 }
-// [rows, groups], equal over each 128 rows where `tiles`.
-__global__ void fill_groups(float* out, int rows, int groups, bool tiles, uint32_t seed) {
-  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < rows * groups;
-       i += gridDim.x * blockDim.x) {
-    const int row = i / groups / (tiles ? 128 : 1);
-    out[i] = 0.5f + static_cast<float>(mix((row * groups + i % groups) ^ seed) % 1024) / 1024.0f;
-  }
+__global__ void fill_scales(float* out, int count, uint32_t seed) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x)
+    out[i] = 0.5f + static_cast<float>(mix(i ^ seed) % 1024) / 1024.0f;
 }
 __device__ double value_of(const unsigned char* p, int64_t i, GemmElem elem) {
   if (elem == GemmElem::kE4M3) {
@@ -66,7 +62,7 @@ __device__ double value_of(const unsigned char* p, int64_t i, GemmElem elem) {
 __device__ double scale_of(const GemmArgs& g, int64_t m, int64_t n, int k) {
   if (g.block_scales)
     return double{g.a_scale[m * g.a_scale_stride + k / 128]} *
-           g.b_scale[n * g.b_scale_stride + k / 128];
+           g.b_scale[n / 128 * g.b_scale_stride + k / 128];
   return double{g.a_scale[m]} * g.b_scale[n];
 }
 // worst[0]: largest |out - exact| / (2^-8 |exact| + sum |a b| * unit) as float bits.
@@ -138,9 +134,9 @@ struct Problem {
                         GemmElem::kBf16, seed + 5);
     float* b_scales = scales + int64_t{s.m} * groups;
     float* bias = b_scales + int64_t{s.n} * groups;
-    fill_groups<<<1024, 256>>>(scales, s.m, groups, false, seed);
-    fill_groups<<<1024, 256>>>(b_scales, s.n, groups, kind.blocks, seed + 3);
-    fill_groups<<<64, 256>>>(bias, s.n, 1, false, seed + 9);
+    fill_scales<<<1024, 256>>>(scales, s.m * groups, seed);
+    fill_scales<<<1024, 256>>>(b_scales, s.n * groups, seed + 3);
+    fill_scales<<<64, 256>>>(bias, s.n, seed + 9);
     cuda_check(cudaMemset(out, 0xff, static_cast<size_t>(s.m) * s.n * 2), "poisoning");
     args = {.elem = elem,
             .fast_accum = kind.fast,

@@ -142,11 +142,11 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
   const int64_t row_bytes = int64_t{s.k} * kind.bits / 8;
   const bool tiles = kind.weight == GemvWeight::kE4M3Tiles;
   const bool fp4 = kind.weight == GemvWeight::kMini4;
-  const int64_t scale_bytes = kind.group > 0 ? int64_t{s.n} * (s.k / kind.group) *
-                                                   (tiles ? 4
-                                                    : fp4 ? 1
-                                                          : 2)
-                                             : int64_t{s.n} * 4;
+  const int64_t groups = kind.group > 0 ? s.k / kind.group : 1;
+  const int64_t scale_bytes = tiles            ? s.n / 128 * groups * 4
+                              : fp4            ? s.n * groups
+                              : kind.group > 0 ? s.n * groups * 2
+                                               : s.n * 4;
   const int64_t bytes = row_bytes * s.n + (kind.bits == 16 ? 0 : scale_bytes);
   const int sets = static_cast<int>(std::clamp<int64_t>((int64_t{160} << 20) / bytes + 1, 2, 24));
   std::vector<Array> weights;

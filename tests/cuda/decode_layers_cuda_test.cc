@@ -70,7 +70,9 @@ class RandomWeight {
           bytes[static_cast<size_t>(l.scales + at)] =
               static_cast<std::byte>(encode(*scheme.weight.scale, value, false));
         } else if (l.scale_form == cuda::ScaleForm::kF32) {
-          reinterpret_cast<float*>(bytes.data() + l.scales)[i] = static_cast<float>(value);
+          const int64_t at = cuda::scale_at(i / l.groups, static_cast<int>(i % l.groups),
+                                            l.scale_rows, l.scale_pitch);
+          reinterpret_cast<float*>(bytes.data() + l.scales)[at] = static_cast<float>(value);
         } else {
           reinterpret_cast<uint16_t*>(bytes.data() + l.scales)[i] =
               static_cast<uint16_t>(encode(kBF16, value, false));
@@ -312,9 +314,9 @@ double relative_gap(const Tensor& a, const Tensor& b) {
 
 TEST_F(DecodeLayersCuda, EqualsTheOperations) {
   const Device gpu(kCudaOps, {});
-  for (const char* name :
-       {"mxfp4_weight_only", "nvfp4_weight_only", "bf16", "fp8", "ptpc_fp8", "fp8_static",
-        "fp8_weight_only", "int8", "int8_weight_only", "int4_weight_only", "int4_fp8"}) {
+  for (const char* name : {"mxfp4_weight_only", "nvfp4_weight_only", "bf16", "fp8", "ptpc_fp8",
+                           "fp8_static", "fp8_block", "fp8_weight_only", "int8", "int8_weight_only",
+                           "int4_weight_only", "int4_fp8"}) {
     for (const Shape& shape : kShapes) {
       Problem problem(gpu, parse_scheme(name), shape);
       for (const int context : {1, 16, 17, 300, 1500}) {

@@ -27,13 +27,15 @@ struct AnyOperand {
   bool nibbles;  // nibble_of's order, else a byte a code
   int bits, man_bits;
   uint32_t rescale;    // kMini: two f16 of 2^(15 - bias)
-  const void* scales;  // [rows, scale_stride], or bytes in tiles; nullptr: none
+  const void* scales;  // [rows, scale_stride], or as weight.h has them; nullptr: none
   ScaleForm scale_form;
   int scale_blocks, scale_group;  // of bytes: byte_scale_at
   bool folds;                     // groups of 16: the scale multiplies the codes
-  int64_t scale_stride;           // of rows of scales and zero points; 0: one for all rows
+  int scale_rows;                 // that share their scales
+  int64_t scale_pitch;            // of rows of scales; 0: one for all rows
+  int64_t scale_stride;           // of rows of zero points and codebooks, likewise
   int group_shift;                // log2 of a group's columns; kWholeRows
-  const int8_t* zeros;            // like scales; nullptr: 0
+  const int8_t* zeros;            // [rows, scale_stride]; nullptr: 0
   const int32_t* zeros32;
   const float* row_globals;        // [rows]; nullptr: 1
   const float* global;             // [1]; nullptr: 1

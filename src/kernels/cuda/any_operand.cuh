@@ -18,7 +18,7 @@ __device__ inline float any_scale(const AnyOperand& o, int row, int k) {
   if (is_byte(o.scale_form))
     return byte_scale(o.scales, o.scale_form,
                       byte_scale_at(row, group, o.scale_blocks, o.scale_group));
-  const int64_t at = row * o.scale_stride + group;
+  const int64_t at = scale_at(row, group, o.scale_rows, o.scale_pitch);
   return o.scale_form == ScaleForm::kF32
              ? __ldg(static_cast<const float*>(o.scales) + at)
              : __bfloat162float(static_cast<const __nv_bfloat16*>(o.scales)[at]);

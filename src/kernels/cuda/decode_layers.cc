@@ -108,8 +108,9 @@ DeviceMemory make_decode_rows() {
 KernelInfo decode_kernel(const CudaQueue& queue) {
   return {
       "decode_layers__sm90", "decode_layers",
-      "sm_90a; one token; bf16; bf16, e4m3, int8, int4 (groups of multiples of 128, symmetric), "
-      "MXFP4 or NVFP4 weights; head sizes 64, 128; KV cache of bf16, pages of 16",
+      "sm_90a; one token; bf16; bf16, e4m3 (per row, or in tiles of 128 x 128), int8, int4 (groups "
+      "of multiples of 128, symmetric), MXFP4 or NVFP4 weights; head sizes 64, 128; KV cache of "
+      "bf16, pages of 16",
       queue.capability / 10 != 9 ? "needs a GPU of sm_90"
       : queue.portable_only      ? "not with --isa portable"
                                  : "runs"};

@@ -198,7 +198,8 @@ __device__ void multiply_all(const Block<F>& b) {
         ahead.held = false;
         const RowSource source{first ? static_cast<const void*>(d.x) : b.input(layer, role), gain,
                                l.linears[role].x_scale, !first};
-        constexpr bool kFew = F::kSubs == 0 || F::kLimbs > 0;  // others lack registers for both
+        // Others lack registers for both.
+        constexpr bool kFew = F::kSubs == 0 || F::kLimbs > 0 || F::kTiles;
         if (kFew && d.roles[role].k <= kUnitsFew * kMultiplyThreads * kUnitCols) {
           stage_row<kUnitsFew>(b, layer, role, source, reader, ahead, kept, fold);
         } else {

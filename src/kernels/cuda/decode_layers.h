@@ -77,6 +77,7 @@ std::string decode_layers_sm90_why_not(const DecodeArgs& args);
 void decode_layers__sm90(const DecodeArgs& args, cudaStream_t stream);
 // Its instances by weights, a file each.
 void decode_layers_e4m3__sm90(const DecodeArgs& args, cudaStream_t stream);
+void decode_layers_tiles__sm90(const DecodeArgs& args, cudaStream_t stream);
 void decode_layers_s8__sm90(const DecodeArgs& args, cudaStream_t stream);
 void decode_layers_s4__sm90(const DecodeArgs& args, cudaStream_t stream);
 void decode_layers_fp4__sm90(const DecodeArgs& args, cudaStream_t stream);

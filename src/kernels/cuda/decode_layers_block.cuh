@@ -77,7 +77,8 @@ struct Block {
     a.w_scale = l.w_scale;
     a.w_global = l.w_global;
     a.bias = l.bias;
-    if ((F::kLimbs == 0 || F::kCodeLimbs) && !std::is_same_v<typename F::Value, __nv_bfloat16>)
+    const bool scaled = (F::kLimbs == 0 || F::kCodeLimbs) && !F::kTiles;
+    if (scaled && !std::is_same_v<typename F::Value, __nv_bfloat16>)
       a.x_scale = reinterpret_cast<const float*>(shared + plan.x_scale);
     a.m = 1;
     a.n = s.n;

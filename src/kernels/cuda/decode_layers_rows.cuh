@@ -178,6 +178,14 @@ __device__ RowCodes row_codes(const Block<F>& b, const Row& row, const float* gi
   }
   return out;
 }
+// Of the group of 128 columns that a thread's unit is in; by whole warps.
+template <class F>
+__device__ RowCodes group_codes(const uint4& unit, Extent extent) {
+  constexpr CodeKind kKind = kRowKind<F>;
+  const HeldRange range = range_of_group<__nv_bfloat16>(unit, kKind, kLine / kUnitCols);
+  const Scale s = scale_of(kKind, extent, range.range);
+  return {s, FastCodes(kKind, s), FastCodes::fits(kKind, range, s)};
+}
 // Eight values -> eight codes.
 template <class F>
 __device__ uint2 codes_of_unit(const uint4& unit, const RowCodes& by) {
@@ -260,16 +268,19 @@ __device__ void stage_units(const Block<F>& b, Row& row, int role, const float* 
   if (scaled) {
     half = half_scale(row_amax_bits(row, fold, false));
     if (threadIdx.x == 0) *reinterpret_cast<float*>(b.shared + b.plan.x_scale) = half.result;
-  } else if constexpr (kTakesCodes) {
+  } else if constexpr (kTakesCodes && !F::kTiles) {
     by = row_codes(b, row, given, fold);
   } else if (role == kDecodeOut || role == kDecodeDown) {    // no norm, whose barrier would do
     ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // nobody reads the old x any more
   }
-  clear_line<F>(1, plan, x, reinterpret_cast<float*>(b.shared + b.plan.ring.x_sums),
-                kMultiplyThreads);
+  auto* x_sums = reinterpret_cast<float*>(b.shared + b.plan.ring.x_sums);
+  clear_line<F>(1, plan, x, x_sums, kMultiplyThreads);
   row.for_each(cols, [&](const uint4& unit, int u) {
     const int col = row.col(u);
+    if constexpr (F::kTiles)
+      by = group_codes<F>(unit, plan.groups > 1 ? Extent::kGroup : Extent::kRow);
     if (col >= cols) return;
+    if (F::kTiles && col % kLine == 0) x_sums[col / kLine * kLineSums<F>] = by.scale.scale;
     uint4 operands = unit;
     if (scaled) {
       float v[kUnitCols];
@@ -288,9 +299,8 @@ __device__ void stage_units(const Block<F>& b, Row& row, int role, const float* 
       }
     }
     if constexpr (!F::kIntegers) *reinterpret_cast<uint4*>(x + col * 2) = operands;
-    if constexpr (F::kSubs > 0) {
+    if constexpr (F::kSubs > 0 && !F::kTiles) {
       constexpr int kLanes = 16 / F::kSubs;  // of 8 values each: a group
-      auto* x_sums = reinterpret_cast<float*>(b.shared + b.plan.ring.x_sums);
       float sum = sum_of_unit<T>(operands);
 #pragma unroll
       for (int step = kLanes / 2; step > 0; step /= 2)

@@ -32,6 +32,8 @@ void decode_layers__sm90(const DecodeArgs& d, cudaStream_t stream) {
       return launch_format<Format<GemvWeight::kRun, __nv_bfloat16>>(d, stream);
     case GemvWeight::kE4M3:
       return decode_layers_e4m3__sm90(d, stream);
+    case GemvWeight::kE4M3Tiles:
+      return decode_layers_tiles__sm90(d, stream);
     case GemvWeight::kS8:
       return decode_layers_s8__sm90(d, stream);
     case GemvWeight::kS4:

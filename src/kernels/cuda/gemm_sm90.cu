@@ -22,7 +22,8 @@
 namespace mantissa::cuda {
 namespace {
 
-constexpr int kBlockM = 128;  // rows of one block; a cluster of kCluster has twice that
+constexpr int kBlockM = 128;          // rows of one block; a cluster of kCluster has twice that
+constexpr int kBlockScaleRows = 128;  // of B, that share block scales
 constexpr int kCluster = 2;
 constexpr int kStageBytesK = 128;  // bytes of K in one stage: one swizzle atom wide
 constexpr int kInstructionBytesK = 32;
@@ -209,7 +210,7 @@ struct StageScales {
         const int row = row0 + group * 64 + thread / 32 * 16 + thread % 32 / 4 + 8 * i;
         const int col = tile.n * C.n + i * (C.n - 1);
         a[i] = static_cast<uint32_t>(min(row, p.m - 1) * p.a_scale_stride);
-        b[i] = static_cast<uint32_t>(min(col, p.n - 1) * p.b_scale_stride);
+        b[i] = static_cast<uint32_t>(min(col, p.n - 1) / kBlockScaleRows * p.b_scale_stride);
       }
       boundary = C.n == 192 ? 128 - tile.n * C.n % 128 : 128;
       load(p, 0);
@@ -642,7 +643,9 @@ std::string gemm_sm90_why_not(const GemmArgs& args) {
   if (off(args.a, args.a_stride * elem_bytes))
     return "rows of the activation are no multiple of 16 bytes apart";
   if (args.n % 8 != 0) return "N is no multiple of 8";
-  const int64_t scales = std::max(args.m * args.a_scale_stride, args.n * args.b_scale_stride);
+  const int64_t scales =
+      std::max(args.m * args.a_scale_stride,
+               (args.n + kBlockScaleRows - 1) / kBlockScaleRows * args.b_scale_stride);
   if (args.block_scales && scales > INT32_MAX) return "more than 2^31 scales";
   if (args.out_f32) return args.residual != nullptr ? "a residual beside float32 results" : "";
   if (off(args.out, args.out_stride * 2))

@@ -23,8 +23,8 @@ struct GemmArgs {
   // [M] per token; [1] where a_scale_stride is 0; nullptr: 1. Block scales: [M, K / 128], rows
   // a_scale_stride apart.
   const float* a_scale = nullptr;
-  // [N] per channel; [1] where b_scale_stride is 0; nullptr: 1. Block scales: [N, K / 128], rows
-  // b_scale_stride apart, equal over each 128 rows.
+  // [N] per channel; [1] where b_scale_stride is 0; nullptr: 1. Block scales: [N / 128, K / 128],
+  // rounded up, rows b_scale_stride apart.
   const float* b_scale = nullptr;
   int64_t a_scale_stride = 1, b_scale_stride = 1;
   const float* bias = nullptr;              // [N]

@@ -15,7 +15,8 @@ enum class GemvWeight : uint8_t {
   kE4M3,       // scale per row
   kS8,         // scale per row
   kS4,         // scales (and zero points) per group of K, bf16; integers of fewer bits are widened
-  kE4M3Tiles,  // float32 scales per group of 128 of K on both sides (gemv__sm90 alone)
+  kE4M3Tiles,  // float32 scales per group of 128 of K on both sides, of 128 rows of weights at once
+               // (gemv__sm90 alone)
   // gemm_rows__sm90 (kMini4: gemv_fp4__sm90 too) alone:
   kS8Groups,    // 5 to 8 bits, scales (and zero points) per group of 32, 64 or multiples of 128
   kE4M3Groups,  // bf16 scales per group of 32 that multiply the codes (MX)
@@ -34,7 +35,8 @@ struct GemvArgs {
 
   const unsigned char* w = nullptr;  // [N, row_bytes], 16-byte aligned
   int64_t row_bytes = 0;             // multiple of 16; of 64 for kS4 (order: weight.h, nibble_of)
-  const void* w_scale = nullptr;     // [N] float32; kS4: [N, groups] bf16
+  const void* w_scale = nullptr;     // [N] float32; kS4: [N, groups] bf16; kE4M3Tiles: float32
+                                     // [N / 128, groups], up to multiples of 1 and 4
   const int8_t* w_zero = nullptr;    // kS4: [N, groups]; nullptr: none
   int group_cols = 0;                // kS4 and groups
   bool wide_scales = false;          // of groups of kS8Groups: float32, else bf16

@@ -151,10 +151,10 @@ int64_t gemv_input_bytes(const GemvArgs& a) {
   const int64_t line_bytes = a.weight == GemvWeight::kS4                ? 512
                              : a.weight == GemvWeight::kRun || integers ? 128
                                                                         : 256;
-  const int64_t subs = a.weight == GemvWeight::kS4          ? std::max(1, 128 / a.group_cols)
+  const int64_t sums = a.weight == GemvWeight::kS4          ? 2 * std::max(1, 128 / a.group_cols)
                        : a.weight == GemvWeight::kE4M3Tiles ? 1
                                                             : 0;
-  return a.m * (lines * line_bytes + 64) + lines * 2 * subs * kGemvRowsMax * 4;
+  return a.m * (lines * line_bytes + 64) + lines * sums * kGemvRowsMax * 4;
 }
 std::string gemv_sm80_why_not(const GemvArgs& a) {
   if (a.m > kGemvRowsMax) return "more than 8 rows";

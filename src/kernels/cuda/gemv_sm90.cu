@@ -153,7 +153,7 @@ __device__ void sum_groups(int tokens, const Plan& p, const unsigned char* x, fl
   }
 }
 
-// Scales of x in tiles, [line of K][two blocks][8 tokens]: the first block's is read.
+// Scales of x in tiles, [line of K][8 tokens].
 template <class F>
 __device__ void copy_scales(const GemvArgs& a, const Plan& p, float* scales) {
   each_unit<kGemvRowsMax, 4>(lines_of<F>(p), [&](const OwnUnit(&of)[4]) {
@@ -166,7 +166,7 @@ __device__ void copy_scales(const GemvArgs& a, const Plan& p, float* scales) {
         got[j] = a.x_scale[m * int64_t{a.x_scale_stride} + min(of[j].line, p.groups - 1)];
 #pragma unroll
     for (int j = 0; j < 4; ++j)
-      if (of[j].is) scales[of[j].line * 2 * kGemvRowsMax + m] = got[j];
+      if (of[j].is) scales[of[j].line * kLineSums<F> + m] = got[j];
   });
 }
 
@@ -305,11 +305,7 @@ __global__ void __launch_bounds__(kRingThreads, 1)
   Ahead<F> ahead;
   ahead.held = false;
   ptx::grid_dependency_wait();  // x is written, and what reads out is done
-  if (warp == kFinishWarp) {
-    GemvArgs with_scale = a;
-    if (F::kTiles) with_scale.x_scale = nullptr;
-    return finish<F>(with_scale, ring, shared, barriers, share, at);
-  }
+  if (warp == kFinishWarp) return finish<F>(a, ring, shared, barriers, share, at);
   reader.x_scale = stage<F>(a, p, shared + ring.x, x_sums);
   if (stages > 0) consume(reader, ahead, {}, stages);
 }
@@ -353,8 +349,9 @@ std::string gemv_sm90_why_not(const GemvArgs& a) {
   if (a.m > kGemvRowsMax) return "more than 8 rows";
   if (a.weight >= GemvWeight::kS8Groups) return "weights that gemm_rows decodes";
   const int64_t groups = a.group_cols > 0 ? (a.k + a.group_cols - 1) / a.group_cols : 0;
+  const int scale_rows = a.weight == GemvWeight::kE4M3Tiles ? 1 : kRows;
   // Two stages of 256 bytes a row, parameters and parts of the tiles ahead, K in whole units.
-  if (gemv_input_bytes(a) + a.m * kLineOfXMax + kTilesAhead * kRows * groups * 4 +
+  if (gemv_input_bytes(a) + a.m * kLineOfXMax + kTilesAhead * scale_rows * groups * 4 +
           2 * kRows * (256 + kRowPad) + kTilesAhead * kMultiplyWarps * a.m * kRows * 4 + 2048 >
       kRingSharedMax)
     return "the activations do not fit in shared memory";

@@ -26,11 +26,13 @@ __device__ inline HalfScale half_scale(uint32_t amax) {
   return {__uint_as_float((exponent - 14) << 23), __uint_as_float((268 - exponent) << 23)};
 }
 
-// Floats of x_sums: 8 tokens for each group, or each block of one; where x is limbs none, or a
-// magnitude of each of 8 warps.
+// Floats of x_sums: 8 tokens for each group, or each block of one (tiles: scales of x, a line being
+// a group); where x is limbs none, or a magnitude of each of 8 warps.
+template <class F>
+inline constexpr int kLineSums = (F::kTiles ? 1 : 2 * F::kSubs) * kGemvRowsMax;
 template <class F>
 __host__ __device__ constexpr int x_sum_count(int lines) {
-  return F::kLimbs > 0 ? (F::kNibbleLimbs ? 0 : 8) : lines * 2 * F::kSubs * kGemvRowsMax;
+  return F::kLimbs > 0 ? (F::kNibbleLimbs ? 0 : 8) : lines * kLineSums<F>;
 }
 
 template <class T>
@@ -121,13 +123,10 @@ struct Sums {
 
 // A line of tiles is summed, both blocks of it: scaled. x_scale: of the lane's two tokens.
 __device__ inline void add_tile(float (&d)[4], const float (&low)[4], const float (&high)[4],
-                                const Groups (&of)[2], float2 x_scale) {
+                                float w_scale, float2 x_scale) {
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const float scale = __uint_as_float(of[r].scales.x);
-    d[2 * r] = fmaf(low[2 * r] + high[2 * r], scale * x_scale.x, d[2 * r]);
-    d[2 * r + 1] = fmaf(low[2 * r + 1] + high[2 * r + 1], scale * x_scale.y, d[2 * r + 1]);
-  }
+  for (int i = 0; i < 4; ++i)
+    d[i] = fmaf(low[i] + high[i], w_scale * (i % 2 == 0 ? x_scale.x : x_scale.y), d[i]);
 }
 
 // Group `sub` of a block is summed: scaled, less what the codes were raised by. x_sum: of the
@@ -256,8 +255,8 @@ __device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
   if constexpr (F::kTiles) {
 #pragma unroll
     for (int i = 0; i < kLines; ++i)
-      add_tile(sums.d[0], group[2 * i], group[2 * i + 1], lines[i].groups[0],
-               *reinterpret_cast<const float2*>(x_sums + i * apart * 2 * kGemvRowsMax));
+      add_tile(sums.d[0], group[2 * i], group[2 * i + 1], lines[i].tile_scale,
+               *reinterpret_cast<const float2*>(x_sums + i * apart * kLineSums<F>));
   }
 }
 

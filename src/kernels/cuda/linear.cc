@@ -233,7 +233,7 @@ bool try_gemm(const LinearCall& call) {
       .a_scale_stride = blocks                     ? call.x.scale_stride
                         : call.x.scale_stride == 0 ? 0
                                                    : 1,
-      .b_scale_stride = blocks ? l.groups : 1,
+      .b_scale_stride = blocks ? l.scale_pitch : 1,
       .bias = call.epilogue.bias,
       .residual = reinterpret_cast<const __nv_bfloat16*>(call.epilogue.residual.data),
       .residual_stride = call.epilogue.residual.stride,
@@ -273,6 +273,9 @@ bool takes_run_run(const WeightRequest& r) {
 }
 bool takes_e4m3_e4m3(const WeightRequest& r) {
   return runs_16_bits(r) && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
+}
+bool takes_e4m3_blocks(const WeightRequest& r) {
+  return runs_16_bits(r) && is_e4m3_blocks(r.scheme);
 }
 // Sums of 127 x 127 stay in int32.
 bool sums_fit_int32(const WeightRequest& r) {
@@ -344,7 +347,7 @@ constexpr CudaLinearKernel kKernels[] = {
      "up to 8 rows",
      90,
      true,
-     [](const WeightRequest& r) { return runs_16_bits(r) && is_e4m3_blocks(r.scheme); },
+     takes_e4m3_blocks,
      try_gemv_sm90},
     {{"gemv_fp4_any_bf16__sm90"},
      "sm_90a, bf16, MXFP4 and NVFP4, K a multiple of 128, up to 8 rows; activations in bf16, or "
@@ -404,7 +407,7 @@ constexpr CudaLinearKernel kKernels[] = {
      "sm_90a, bf16, e4m3 weights in tiles of 128 x 128, e4m3 activations in groups of 128",
      90,
      false,
-     [](const WeightRequest& r) { return *r.run_dtype == kBF16 && is_e4m3_blocks(r.scheme); },
+     [](const WeightRequest& r) { return is_bf16(r) && takes_e4m3_blocks(r); },
      try_gemm},
     {{"gemm_s8_s8_row_bf16__sm90"},
      "sm_90a, bf16, symmetric int8 weights per channel and activations per token",
@@ -520,6 +523,7 @@ LinearInput input_of(const Activation& x, const Weight& w) {
 std::optional<GemvFormats> gemv_formats(const WeightRequest& r) {
   if (takes_run_run(r)) return GemvFormats{GemvWeight::kRun, GemvInput::kRun};
   if (takes_e4m3_e4m3(r)) return GemvFormats{GemvWeight::kE4M3, GemvInput::kE4M3};
+  if (takes_e4m3_blocks(r)) return GemvFormats{GemvWeight::kE4M3Tiles, GemvInput::kE4M3};
   if (takes_s8_s8(r)) return GemvFormats{GemvWeight::kS8, GemvInput::kS8};
   if (takes_e4m3_run(r)) return GemvFormats{GemvWeight::kE4M3, GemvInput::kRun};
   if (takes_s8_run(r)) return GemvFormats{GemvWeight::kS8, GemvInput::kRun};

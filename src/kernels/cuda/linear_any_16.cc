@@ -49,6 +49,8 @@ AnyOperand weight_of(const Weight& w) {
   o.scale_form = d.scale_form;
   o.scale_blocks = d.scale_blocks;
   o.scale_group = d.group_cols;
+  o.scale_rows = d.scale_rows;
+  o.scale_pitch = d.scale_pitch;
   o.scale_stride = d.groups;
   o.zeros = d.zeros;
   if (l.groups > 0) o.row_globals = d.globals;
@@ -62,6 +64,8 @@ AnyOperand input_of(const LinearInput& x, const Spec& spec, int64_t cols) {
   o.row_bytes = x.stride * (spec.quantized() ? 1 : 2);
   o.scales = x.scales;
   o.scale_form = ScaleForm::kF32;
+  o.scale_rows = 1;
+  o.scale_pitch = x.scale_stride;
   o.scale_stride = x.scale_stride;
   o.zeros32 = x.zero_points;
   o.global = x.global;

@@ -116,7 +116,8 @@ struct QuantizeArgs {
   void* scales;
   ScaleForm scale_form;
   int64_t scale_row0;  // bytes: of the part, in the weight; else `scales` begins with the part
-  int scale_blocks;
+  int scale_blocks, scale_rows;
+  int64_t scale_pitch;
   int8_t* zeros;
   float* globals;
   WeightCounters* counters;
@@ -178,16 +179,16 @@ __device__ BlockRange range_of(const QuantizeArgs& a, const Unit& u, int lane) {
 }
 
 __device__ void store_scale(const QuantizeArgs& a, const Unit& u, const BlockScale& s, int row) {
-  const int64_t r = u.row0 + row, at = r * a.groups + u.group;
+  const int64_t r = u.row0 + row, at = scale_at(r, u.group, a.scale_rows, a.scale_pitch);
   if (is_byte(a.scale_form)) {
     const int64_t to = byte_scale_at(a.scale_row0 + r, u.group, a.scale_blocks, a.block_cols);
     static_cast<uint8_t*>(a.scales)[to] = byte_of_scale(s.scale, a.scale_form);
-  } else if (a.scale_form == ScaleForm::kF32) {
-    static_cast<float*>(a.scales)[at] = s.scale;
-  } else {
+  } else if (a.scale_form == ScaleForm::kBf16) {
     static_cast<uint16_t*>(a.scales)[at] = bf16_from_f32(s.scale);
+  } else if (row % a.scale_rows == 0) {
+    static_cast<float*>(a.scales)[at] = s.scale;
   }
-  if (a.zeros != nullptr) a.zeros[at] = static_cast<int8_t>(s.zero);
+  if (a.zeros != nullptr) a.zeros[r * a.groups + u.group] = static_cast<int8_t>(s.zero);
   if (u.group == 0) a.globals[r] = a.in.global_scale;
 }
 
@@ -337,6 +338,10 @@ QuantizeArgs quantize_args(const Weight& w, const RawPart& part, WeightCounters*
   const auto at = [&](int64_t section, int64_t row_bytes) {
     return reinterpret_cast<unsigned char*>(w.data) + section + part.row0 * row_bytes;
   };
+  const int scale_bytes = l.scale_form == ScaleForm::kF32 ? 4 : 2;
+  const int64_t scale0 =
+      is_byte(l.scale_form) ? 0 : scale_at(part.row0, 0, l.scale_rows, l.scale_pitch);
+  check(part.row0 % l.scale_rows == 0, "a part of rows that begins at a tile");
   return {.x = source_of(w, part),
           .rows = part.rows,
           .in = recipe_input(spec, *w.request.run_dtype),
@@ -352,12 +357,12 @@ QuantizeArgs quantize_args(const Weight& w, const RawPart& part, WeightCounters*
           .row_bytes = l.row_bytes,
           .code_bits = l.code_bits,
           .widened_bits = l.widened_bits,
-          .scales = at(l.scales, is_byte(l.scale_form)             ? 0
-                                 : l.scale_form == ScaleForm::kF32 ? l.groups * 4
-                                                                   : l.groups * 2),
+          .scales = w.data + l.scales + scale0 * scale_bytes,
           .scale_form = l.scale_form,
           .scale_row0 = part.row0,
           .scale_blocks = l.scale_blocks,
+          .scale_rows = l.scale_rows,
+          .scale_pitch = l.scale_pitch,
           .zeros = l.asymmetric ? reinterpret_cast<int8_t*>(at(l.zeros, l.groups)) : nullptr,
           .globals = reinterpret_cast<float*>(at(l.globals, 4)),
           .counters = counters};

@@ -144,13 +144,14 @@ struct LoadCursor : RingCursor {
 
 // Bytes of a tile's scales and zero points, of groups or of rows, as the copy engine takes them.
 struct ParamBytes {
-  int64_t scales_row;  // in memory, of a row
+  int64_t scales_row;  // in memory, of a row, or of kScaleRows of them
   uint32_t scales, zeros;
 };
 template <class F>
 __device__ ParamBytes param_bytes(int groups, int rows) {
   const auto round = [](int bytes) { return static_cast<uint32_t>(bytes + 15) & ~15u; };
   const int row = F::kSubs > 0 ? groups * static_cast<int>(sizeof(typename F::GroupScale)) : 4;
+  if (F::kTiles) return {round(row), round(row), 0};
   return {row, round(rows * row), F::kZeros ? round(rows * groups) : 0};
 }
 // `barrier` expects their bytes.
@@ -160,8 +161,8 @@ __device__ void fetch_params(const GemvArgs& a, const Plan& p, const Ring& ring,
   const ParamBytes bytes = param_bytes<F>(p.groups, min(kRows, a.n - tile * kRows));
   unsigned char* to = shared + ring.params + of_tile * ring.params_bytes;
   const int64_t row0 = int64_t{tile} * kRows;
-  const unsigned char* from =
-      static_cast<const unsigned char*>(a.w_scale) + row0 * bytes.scales_row;
+  const unsigned char* from = static_cast<const unsigned char*>(a.w_scale) +
+                              row0 / (F::kTiles ? kScaleRows : 1) * bytes.scales_row;
   ptx::bulk_load(to, from, bytes.scales, barrier);
   if (F::kZeros) ptx::bulk_load(to + ring.zeros, a.w_zero + row0 * p.groups, bytes.zeros, barrier);
 }

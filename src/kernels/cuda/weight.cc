@@ -47,18 +47,50 @@ std::vector<unsigned char> store_codes(const WeightLayout& l, const QuantRows& q
   return out;
 }
 
-// One value per (row, group) of the band, from blocks that may span several rows.
+// One value per group of each `step` rows of the band, from blocks that may span several rows.
 template <class T, class Of>
-std::vector<T> per_row_group(const WeightLayout& l, const QuantRows& q, const Of& of) {
-  std::vector<T> out(static_cast<size_t>(q.rows * l.groups));
+std::vector<T> per_row_group(const WeightLayout& l, const QuantRows& q, int64_t step,
+                             const Of& of) {
+  std::vector<T> out;
+  out.reserve(static_cast<size_t>((q.rows + step - 1) / step * l.groups));
   const int64_t block_rows = q.block.rows == kAll ? std::max<int64_t>(q.rows, 1) : q.block.rows;
-  for (int64_t r = 0; r < q.rows; ++r) {
-    for (int64_t g = 0; g < l.groups; ++g) {
-      out[static_cast<size_t>(r * l.groups + g)] =
-          of(static_cast<size_t>(r / block_rows * l.groups + g));
-    }
+  for (int64_t r = 0; r < q.rows; r += step) {
+    for (int64_t g = 0; g < l.groups; ++g)
+      out.push_back(of(static_cast<size_t>(r / block_rows * l.groups + g)));
   }
   return out;
+}
+
+// Scales of a band that are no bytes; what pads rows of them stays as it is.
+template <class T, class Of>
+void pack_scales(const Weight& w, const WeightLayout& l, int64_t row0, const QuantRows& q,
+                 Queue* queue, const Of& of) {
+  check(l.scale_rows == 1 || (q.block.rows == l.scale_rows && row0 % l.scale_rows == 0),
+        "a band of rows that begins at a tile");
+  const std::vector<T> scales = per_row_group<T>(
+      l, q, l.scale_rows, [&](size_t i) { return of(q.scales.empty() ? 1.0f : q.scales[i]); });
+  const size_t row_bytes = static_cast<size_t>(l.groups) * sizeof(T);
+  cuda_check(cudaMemcpy2DAsync(
+                 w.data + l.scales + scale_at(row0, 0, l.scale_rows, l.scale_pitch) * sizeof(T),
+                 static_cast<size_t>(l.scale_pitch) * sizeof(T), scales.data(), row_bytes,
+                 row_bytes, scales.size() / static_cast<size_t>(l.groups), cudaMemcpyHostToDevice,
+                 cuda_queue(queue).stream.get()),
+             "copying a weight's scales to the GPU");
+}
+// One for each row and group, whatever they share.
+template <class T, class Of>
+void unpack_scales(const Weight& w, const WeightLayout& l, int64_t row0, QuantRows& q, Queue* queue,
+                   const Of& of) {
+  const int64_t first = row0 / l.scale_rows,
+                end = (row0 + q.rows + l.scale_rows - 1) / l.scale_rows;
+  std::vector<T> scales(static_cast<size_t>((end - first) * l.scale_pitch));
+  fetch(scales.data(), w.data + l.scales + first * l.scale_pitch * sizeof(T),
+        scales.size() * sizeof(T), queue);
+  for (int64_t r = 0; r < q.rows; ++r) {
+    for (int g = 0; g < l.groups; ++g)
+      q.scales[static_cast<size_t>(r * l.groups + g)] = of(scales[static_cast<size_t>(
+          scale_at(row0 + r - first * l.scale_rows, g, l.scale_rows, l.scale_pitch))]);
+  }
 }
 
 // The bytes of scales of rows that begin at a tile, for whole tiles.
@@ -74,7 +106,7 @@ std::vector<uint8_t> fetch_scale_tiles(const Weight& w, const WeightLayout& l, i
 void pack_byte_scales(const Weight& w, const WeightLayout& l, int64_t row0, const QuantRows& q,
                       Queue* queue) {
   const Elem& elem = *w.request.scheme.weight.scale;
-  const auto scales = per_row_group<uint8_t>(l, q, [&](size_t i) {
+  const auto scales = per_row_group<uint8_t>(l, q, 1, [&](size_t i) {
     return static_cast<uint8_t>(encode(elem, q.scales.empty() ? 1.0f : q.scales[i], false));
   });
   const int64_t first = row0 / kScaleTile * kScaleTile;
@@ -131,7 +163,10 @@ WeightLayout::WeightLayout(const WeightRequest& request) : rows(request.rows), c
     scale_blocks = static_cast<int>((cols + 127) / 128);
     scale_bytes = padded(rows, kScaleTile) * scale_blocks * (128 / group_cols);
   } else {
-    scale_bytes = rows * groups * (scale_form == ScaleForm::kF32 ? 4 : 2);
+    const int each = scale_form == ScaleForm::kF32 ? 4 : 2;
+    scale_rows = spec.block.rows == kAll ? 1 : spec.block.rows;
+    scale_pitch = scale_rows == 1 ? groups : padded(groups * each, 16) / each;
+    scale_bytes = (rows + scale_rows - 1) / scale_rows * scale_pitch * each;
   }
   asymmetric = spec.asymmetric;
   codebook_len = spec.codebook ? int64_t{1} << bits : 0;
@@ -161,7 +196,9 @@ DeviceWeight device_weight(const Weight& w) {
           .codebook_len = static_cast<int>(l.codebook_len),
           .code_bits = l.code_bits,
           .scale_form = l.scale_form,
-          .scale_blocks = l.scale_blocks};
+          .scale_blocks = l.scale_blocks,
+          .scale_rows = l.scale_rows,
+          .scale_pitch = l.scale_pitch};
 }
 
 void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue) {
@@ -175,17 +212,13 @@ void pack_rows(const Weight& w, int64_t row0, const QuantRows& q, Queue* queue) 
   if (is_byte(l.scale_form)) {
     pack_byte_scales(w, l, row0, q, queue);
   } else if (l.scale_form == ScaleForm::kF32) {
-    const auto scales =
-        per_row_group<float>(l, q, [&](size_t i) { return q.scales.empty() ? 1.0f : q.scales[i]; });
-    copy(w.data + l.scales + row0 * l.groups * 4, scales.data(), scales.size() * 4, queue);
+    pack_scales<float>(w, l, row0, q, queue, [](float scale) { return scale; });
   } else {
-    const auto scales = per_row_group<uint16_t>(
-        l, q, [&](size_t i) { return bf16_from_f32(q.scales.empty() ? 1.0f : q.scales[i]); });
-    copy(w.data + l.scales + row0 * l.groups * 2, scales.data(), scales.size() * 2, queue);
+    pack_scales<uint16_t>(w, l, row0, q, queue, bf16_from_f32);
   }
   if (l.asymmetric) {
     const auto zeros = per_row_group<int8_t>(
-        l, q, [&](size_t i) { return static_cast<int8_t>(q.zero_points[i]); });
+        l, q, 1, [&](size_t i) { return static_cast<int8_t>(q.zero_points[i]); });
     copy(w.data + l.zeros + row0 * l.groups, zeros.data(), zeros.size(), queue);
   }
   const std::vector<float> globals(static_cast<size_t>(q.rows), q.global_scale);
@@ -246,11 +279,9 @@ void unpack_rows(const Weight& w, int64_t row0, int64_t rows, QuantRows& q, Queu
   if (is_byte(l.scale_form)) {
     unpack_byte_scales(w, l, row0, q, queue);
   } else if (l.scale_form == ScaleForm::kF32) {
-    fetch(q.scales.data(), w.data + l.scales + row0 * l.groups * 4, count * 4, queue);
+    unpack_scales<float>(w, l, row0, q, queue, [](float scale) { return scale; });
   } else {
-    std::vector<uint16_t> scales(count);
-    fetch(scales.data(), w.data + l.scales + row0 * l.groups * 2, count * 2, queue);
-    std::ranges::transform(scales, q.scales.begin(), f32_from_bf16);
+    unpack_scales<uint16_t>(w, l, row0, q, queue, f32_from_bf16);
   }
   if (l.asymmetric) {
     std::vector<int8_t> zeros(count);

@@ -1,7 +1,7 @@
 // Where the parts of a resident weight lie on the device. Codes stay plain [N, K], K-major: one
 // byte, or the run dtype; the copy engine reads them as they are. Codes of up to 4 bits are two a
 // byte in blocks of 128 (nibble_of). Scales, zero points and codebooks stand beside them, one row
-// per output; scales of FP4 in tiles (byte_scale_at).
+// per output; scales of FP4 in tiles (byte_scale_at), of tiles of rows once (scale_at).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -46,6 +46,10 @@ __host__ __device__ inline int64_t byte_scale_at(int64_t row, int group, int blo
   const int at = of % 2 * (each / 2) + of / 2;
   return ((row / kScaleTile * blocks + group / each) * kScaleTile + row % kScaleTile) * each + at;
 }
+// Where the scale of a row's group lies if it is no byte: each `rows` rows share `pitch` of them.
+__host__ __device__ inline int64_t scale_at(int64_t row, int group, int rows, int64_t pitch) {
+  return row / rows * pitch + group;
+}
 
 struct WeightLayout {
   int64_t rows = 0, cols = 0;              // N, K
@@ -56,6 +60,8 @@ struct WeightLayout {
   int group_cols = 0;                      // K of one group
   ScaleForm scale_form = ScaleForm::kF32;  // bf16: of scales that are exact there
   int scale_blocks = 0;                    // of bytes: blocks of 128 columns
+  int scale_rows = 1;                      // that share their scales: the rows of a tile
+  int64_t scale_pitch = 0;                 // scales; of tiles a multiple of 16 bytes
   int64_t scale_bytes = 0;                 // of all
   int64_t codebook_len = 0;                // entries of one codebook (bf16); 0: none
   bool asymmetric = false;
@@ -76,7 +82,7 @@ CodeTable code_table(const Elem& elem);
 // What kernels get: value(n, k) = ((table[code] or codebook) - zero) * scale * global.
 struct DeviceWeight {
   const unsigned char* codes;      // [N, row_bytes]
-  const void* scales;              // [N, groups], or bytes in tiles; nullptr: not quantized
+  const void* scales;              // scale_at, or bytes in tiles; nullptr: not quantized
   const int8_t* zeros;             // [N, groups]; nullptr: symmetric
   const float* globals;            // [N]
   const __nv_bfloat16* codebooks;  // [N, groups, codebook_len]; nullptr: none
@@ -84,7 +90,8 @@ struct DeviceWeight {
   int64_t row_bytes;
   int n, k, groups, group_cols, codebook_len, code_bits;
   ScaleForm scale_form;
-  int scale_blocks;
+  int scale_blocks, scale_rows;
+  int64_t scale_pitch;
 };
 DeviceWeight device_weight(const Weight& w);
 

@@ -42,14 +42,14 @@ __device__ void read_line(Line<F>& to, const unsigned char* stage, const Ring& r
 template <class F>
 __device__ void read_groups(Line<F>& to, const Plan& p, const Ring& ring,
                             const unsigned char* params, int row, int line) {
+  if constexpr (F::kTiles) {
+    to.tile_scale = reinterpret_cast<const float*>(params)[min(line, p.groups - 1)];
+  } else {
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int first = (row + r * 8) * p.groups;
-    const auto* scales = reinterpret_cast<const typename F::GroupScale*>(params) + first;
-    const auto* zeros = reinterpret_cast<const int8_t*>(params + ring.zeros) + first;
-    if constexpr (F::kTiles) {  // a line is a group
-      to.groups[0][r].scales.x = __float_as_uint(scales[min(line, p.groups - 1)]);
-    } else {
+    for (int r = 0; r < 2; ++r) {
+      const int first = (row + r * 8) * p.groups;
+      const auto* scales = reinterpret_cast<const typename F::GroupScale*>(params) + first;
+      const auto* zeros = reinterpret_cast<const int8_t*>(params + ring.zeros) + first;
 #pragma unroll
       for (int b = 0; b < 2; ++b)
         to.groups[b][r] = load_groups<F>(scales, zeros, p, min(line * 2 + b, p.blocks - 1));
@@ -81,7 +81,7 @@ template <class F>
 __device__ void clear_line(int tokens, const Plan& p, unsigned char* x, float* x_sums,
                            int threads) {
   if constexpr (!F::kIntegers) {
-    constexpr int kUnits = 2 * F::kXBlock / 16, kSums = 2 * F::kSubs * kGemvRowsMax;
+    constexpr int kUnits = 2 * F::kXBlock / 16, kSums = kLineSums<F>;
     const int thread = static_cast<int>(threadIdx.x), line = lines_of<F>(p);
     for (int i = thread; i < tokens * kUnits; i += threads) {
       reinterpret_cast<uint4*>(x + i / kUnits * p.token_bytes + line * 2 * F::kXBlock)[i % kUnits] =
@@ -435,7 +435,8 @@ __device__ void finish(const GemvArgs& a, const Ring& ring, unsigned char* share
     for (int j = 0; j < Added::kEach; ++j) {
       const int m = (lane + j * 32) / kRows, row = row0 + lane % kRows;
       if (lane + j * 32 >= count || row >= a.n) continue;
-      const float x_scale = a.x_scale != nullptr ? a.x_scale[m * a.x_scale_stride] : 1.0f;
+      const bool x_scaled = !F::kTiles && a.x_scale != nullptr;  // tiles: line by line
+      const float x_scale = x_scaled ? a.x_scale[m * a.x_scale_stride] : 1.0f;
       const float w_scale = F::kGlobals ? added.factor[j] : scales[j];
       store<F>(a, m, row, sums[j], {w_scale, x_scale, added.bias[j], added.residual[j]});
     }
@@ -478,7 +479,7 @@ void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit) {
     r.stage_bytes += stage_scale_bytes<F>(piece);
   }
   const bool of_tiles = F::kSubs > 0 && !F::kStageScales;
-  r.zeros = round_up(kRows * needs.groups * kScaleBytes, 16);
+  r.zeros = round_up((F::kTiles ? 1 : kRows) * needs.groups * kScaleBytes, 16);
   r.params_bytes = of_tiles ? r.zeros + (F::kZeros ? round_up(r.zeros / 2, 16) : 0)
                    : F::kSubs > 0 || !F::kScales ? 0
                                                  : kRows * 4;

@@ -9,8 +9,10 @@
 
 namespace mantissa::cuda {
 
-constexpr int kRows = 16;   // of weights, a warp's tile: mma's M
-constexpr int kLine = 128;  // bytes of a weight row that a warp reads at once: two blocks
+constexpr int kRows = 16;        // of weights, a warp's tile: mma's M
+constexpr int kLine = 128;       // bytes of a weight row that a warp reads at once: two blocks
+constexpr int kScaleRows = 128;  // of kE4M3Tiles, that share their scales
+static_assert(kScaleRows % kRows == 0, "a tile's rows share them");
 
 // kSubs: groups of K in a block of int4 codes or tiles; 0: one scale a row, applied at the end.
 // kZeros: int4 codes with zero points. kLimbs (limbs.cuh): one token of bf16 as so many int8
@@ -120,7 +122,7 @@ constexpr int kInverseBits = 20;
 
 // Scales and zero points of one row's block, kSubs of each.
 struct Groups {
-  uint2 scales;  // bf16; tiles: float32
+  uint2 scales;  // bf16
   uint32_t zeros;
 };
 // What a lane holds of a line: rows l / 4 (0) and l / 4 + 8 (1), blocks 0 and 1.
@@ -128,6 +130,7 @@ template <class F>
 struct Line {
   uint4 codes[2][2];
   Groups groups[F::kSubs > 0 && F::kLimbs == 0 ? 2 : 1][2];
+  float tile_scale;  // of kTiles: the line is a group
 };
 
 // Of `block` of a row whose groups begin at `scales` and `zeros`.
@@ -138,11 +141,7 @@ __device__ Groups load_groups(const typename F::GroupScale* scales, const int8_t
   const int at = F::kSubs > 1 ? block * F::kSubs : (block * p.group_inverse) >> kInverseBits;
   if constexpr (F::kSubs == 4) g.scales = *reinterpret_cast<const uint2*>(scales + at);
   if constexpr (F::kSubs == 2) g.scales.x = *reinterpret_cast<const uint32_t*>(scales + at);
-  if constexpr (F::kTiles) {
-    g.scales.x = __float_as_uint(scales[at]);
-  } else if constexpr (F::kSubs == 1) {
-    g.scales.x = scales[at];
-  }
+  if constexpr (F::kSubs == 1) g.scales.x = scales[at];
   if constexpr (F::kZeros) {
     if constexpr (F::kSubs == 4) g.zeros = *reinterpret_cast<const uint32_t*>(zeros + at);
     if constexpr (F::kSubs == 2) g.zeros = *reinterpret_cast<const uint16_t*>(zeros + at);
