@@ -128,8 +128,9 @@ Array device_array(int64_t bytes, Bits bits) {
   fill<<<1024, 256>>>(static_cast<uint32_t*>(p), padded / 4, bits);
   return Array(static_cast<unsigned char*>(p));
 }
-Array device_array(int64_t bytes, bool values) {
-  return device_array(bytes, values ? kValues : kAny);
+
+Bits scale_bits(ScaleForm form) {
+  return form == ScaleForm::kE8M0 ? kE8M0Bytes : form == ScaleForm::kE4M3 ? kE4M3Bytes : kValues;
 }
 
 // ---- one linear
@@ -150,12 +151,15 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
   const int64_t bytes = row_bytes * s.n + (kind.bits == 16 ? 0 : scale_bytes);
   const int sets = static_cast<int>(std::clamp<int64_t>((int64_t{160} << 20) / bytes + 1, 2, 24));
   std::vector<Array> weights;
-  for (int i = 0; i < sets; ++i) weights.push_back(device_array(row_bytes * s.n, kind.bits == 16));
-  const Array scales = device_array(scale_bytes * kLaunches, !fp4               ? kValues
-                                                             : kind.group == 32 ? kE8M0Bytes
-                                                                                : kE4M3Bytes);
-  const Array x = device_array(int64_t{m} * s.k * 2, true), x_scale = device_array(4096 * 4, true);
-  const Array out = device_array(int64_t{m} * s.n * 2, true);
+  for (int i = 0; i < sets; ++i)
+    weights.push_back(device_array(row_bytes * s.n, kind.bits == 16 ? kValues : kAny));
+  const ScaleForm form = !fp4               ? ScaleForm::kF32
+                         : kind.group == 32 ? ScaleForm::kE8M0
+                                            : ScaleForm::kE4M3;
+  const Array scales = device_array(scale_bytes * kLaunches, scale_bits(form));
+  const Array x = device_array(int64_t{m} * s.k * 2, kValues),
+              x_scale = device_array(4096 * 4, kValues);
+  const Array out = device_array(int64_t{m} * s.n * 2, kValues);
   GemvArgs args{.weight = kind.weight,
                 .input = kind.input,
                 .w = weights[0].get(),
@@ -206,17 +210,19 @@ void time_one(const Kernel& kernel, const Kind& kind, Shape s, int m, const Tuni
   cudaStreamDestroy(stream);
 }
 
-void run_single() {
+// Each kernel leaves out the kinds that are not for it.
+void time_kinds(const Kernel& kernel, std::initializer_list<int> rows) {
   for (const Kind& kind : kKinds)
     for (const Shape& s : kShapes)
-      time_one(kind.weight == GemvWeight::kMini4 ? kFp4 : kSm90, kind, s, 1, {});
+      for (const int m : rows) time_one(kernel, kind, s, m, {});
+}
+void run_single() {
+  time_kinds(kSm90, {1});
+  time_kinds(kFp4, {1});
 }
 void run_linear() {
-  for (const Kind& kind : kKinds)
-    for (const Shape& s : kShapes)
-      for (const int m : {1, 2, 4, 8}) time_one(kSm90, kind, s, m, {});
-  for (const Kind& kind : kKinds)
-    for (const Shape& s : kShapes) time_one(kSm80, kind, s, 1, {});
+  time_kinds(kSm90, {1, 2, 4, 8});
+  time_kinds(kSm80, {1});
 }
 // Which kernel for how many rows: what linear.cc's limits come from.
 void run_few() {
@@ -272,7 +278,7 @@ struct RandomWeight {
       : weight(kCudaOps.plan_weight(
             {.name = "bench", .scheme = scheme, .run_dtype = &kBF16, .rows = s.n, .cols = s.k},
             gpu.queue)),
-        memory(device_array(weight.bytes, false)) {
+        memory(device_array(weight.bytes, kAny)) {
     const WeightLayout l(weight.request);
     weight.data = reinterpret_cast<std::byte*>(memory.get());
     if (l.groups == 0)
@@ -280,9 +286,7 @@ struct RandomWeight {
                           kValues);
     if (l.groups > 0) {
       fill<<<64, 256>>>(reinterpret_cast<uint32_t*>(memory.get() + l.scales), l.scale_bytes / 4,
-                        l.scale_form == ScaleForm::kE8M0   ? kE8M0Bytes
-                        : l.scale_form == ScaleForm::kE4M3 ? kE4M3Bytes
-                                                           : kValues);
+                        scale_bits(l.scale_form));
       fill<<<64, 256>>>(reinterpret_cast<uint32_t*>(memory.get() + l.globals), l.rows, kValues);
     }
     bytes = l.rows * l.row_bytes + l.scale_bytes;
@@ -295,9 +299,9 @@ struct RandomWeight {
 // An activation in the form that the scheme reads.
 struct Buffer {
   Buffer(const Spec& spec, int m, int k)
-      : high(device_array(int64_t{m} * k * 2, true)),
-        codes(device_array(int64_t{m} * k, true)),
-        scales(device_array(int64_t{m} * 4 * ((k + 127) / 128), true)),
+      : high(device_array(int64_t{m} * k * 2, kValues)),
+        codes(device_array(int64_t{m} * k, kValues)),
+        scales(device_array(int64_t{m} * 4 * ((k + 127) / 128), kValues)),
         m(m),
         k(k),
         spec(spec) {}
@@ -343,7 +347,7 @@ void time_chain(const char* name, int m) {
   const Buffer hidden(scheme.activation, m, kHidden), attended(scheme.activation, m, kHidden);
   const Buffer gated(scheme.activation, m, kInner);
   const Buffer x(Spec{}, m, kHidden), qkv(Spec{}, m, kQkvCols), gate_up(Spec{}, m, 2 * kInner);
-  const Array gain = device_array(kHidden * 4, true);
+  const Array gain = device_array(kHidden * 4, kValues);
   const auto* gains = reinterpret_cast<const float*>(gain.get());
   const auto layer = [&](int i) {
     const RandomWeight* w = &weights[static_cast<size_t>(i % kSets * 4)];
@@ -407,13 +411,13 @@ void time_layers(const char* name, int context) {
   const Scheme scheme = parse_scheme(name);
   const std::vector<RandomWeight> weights = layer_weights(gpu, scheme);
   const Buffer x(Spec{}, 1, kHidden);
-  const Array gain = device_array(kHidden * 4, true), inv_freq = device_array(kDim * 2, true);
+  const Array gain = device_array(kHidden * 4, kValues), inv_freq = device_array(kDim * 2, kValues);
   const auto* gains = reinterpret_cast<const float*>(gain.get());
   const int pages = (context + kPageTokens - 1) / kPageTokens;
   std::vector<int32_t> ints = {context - 1, context - 1, 0, 1,
                                context};  // position, slot, query_start
   for (int i = 0; i < pages; ++i) ints.push_back(i);
-  const Array batch_ints = device_array(std::ssize(ints) * 4, false);
+  const Array batch_ints = device_array(std::ssize(ints) * 4, kAny);
   cuda_check(cudaMemcpy(batch_ints.get(), ints.data(), ints.size() * 4, cudaMemcpyHostToDevice),
              "copying the batch");
   const auto* at = reinterpret_cast<const int32_t*>(batch_ints.get());
@@ -433,7 +437,7 @@ void time_layers(const char* name, int context) {
                       .page_tokens = kPageTokens,
                       .elem = &kBF16};
   const int64_t page_bytes = kCudaOps.kv_page_bytes(shape);
-  const Array cache = device_array(kLayers * pages * page_bytes, true);
+  const Array cache = device_array(kLayers * pages * page_bytes, kValues);
   std::vector<DecodeLayer> layers(kLayers);
   std::vector<KvLayer> kv;
   for (int i = 0; i < kLayers; ++i) {
@@ -469,7 +473,7 @@ void time_layers(const char* name, int context) {
 void run_layers() {
   for (const char* name :
        {"mxfp4_weight_only", "nvfp4_weight_only", "int4_weight_only", "bf16", "ptpc_fp8", "fp8",
-        "fp8_weight_only", "int8", "int8_weight_only", "int4_fp8"})
+        "fp8_block", "fp8_weight_only", "int8", "int8_weight_only", "int4_fp8"})
     time_layers(name, 128);
   for (const int context : {16, 256, 512, 1024, 4096, 16384}) time_layers("ptpc_fp8", context);
 }
@@ -487,7 +491,7 @@ void time_rows(const char* op, const char* scheme, int m) {
     in.emplace_back(Spec{}, m, is_gate ? 2 * cols : cols);
     out.emplace_back(spec, m, cols);
   }
-  const Array gain = device_array(cols * 4, true);
+  const Array gain = device_array(cols * 4, kValues);
   const bool quantizes = spec.quantized();
   const auto run = [&](int i) {
     const Buffer &from = in[static_cast<size_t>(i % sets)],

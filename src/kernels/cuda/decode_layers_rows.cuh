@@ -212,13 +212,9 @@ __device__ float stage_code_limbs(const Block<F>& b, Row& row, int role, const f
   row.for_each(cols, [&](const uint4& unit, int u) {
     if (row.col(u) >= cols) return;
     const uint2 codes = codes_of_unit<F>(unit, by);
-    nan = nan || has_nan_code(codes);
-    float v[kUnitCols];
-    values_of_codes(v, codes);
-    put_limbs(F{}, v, code_limbs().inverse, row.col(u), b.shared + b.plan.ring.x);
+    nan = put_code_limbs(F{}, codes, row.col(u), b.shared + b.plan.ring.x) || nan;
   });
-  // The warp's x is there.
-  return nan_if(__any_sync(0xffffffffu, nan), limb_result_scale<F>(code_limbs()));
+  return code_limb_result_scale<F>(nan);  // the warp's x is there
 }
 
 // What the warp's results are multiplied with. int4: a thread's units of a row lie in its warp's
@@ -274,13 +270,13 @@ __device__ void stage_units(const Block<F>& b, Row& row, int role, const float* 
     ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // nobody reads the old x any more
   }
   auto* x_sums = reinterpret_cast<float*>(b.shared + b.plan.ring.x_sums);
-  clear_line<F>(1, plan, x, x_sums, kMultiplyThreads);
+  clear_line<F>(1, plan, b.plan.ring, b.shared);
   row.for_each(cols, [&](const uint4& unit, int u) {
     const int col = row.col(u);
     if constexpr (F::kTiles)
       by = group_codes<F>(unit, plan.groups > 1 ? Extent::kGroup : Extent::kRow);
     if (col >= cols) return;
-    if (F::kTiles && col % kLine == 0) x_sums[col / kLine * kLineSums<F>] = by.scale.scale;
+    if (F::kTiles && col % kLine == 0) x_sums[col / kLine * F::kLineSums] = by.scale.scale;
     uint4 operands = unit;
     if (scaled) {
       float v[kUnitCols];

@@ -1,13 +1,49 @@
 // Small-batch linear of FP4 weights (MXFP4, NVFP4) on Hopper: weight_fp4.cuh in a kernel of its
 // own. docs/kernels/cuda-gemv.md.
-#include <algorithm>
-
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/gemv_ring.cuh"
 #include "kernels/cuda/quantize_row.cuh"
 #include "kernels/cuda/weight_fp4.cuh"
 
 namespace mantissa::cuda {
 namespace {
+
+// The calling warp's lines of bf16 tokens, each made into operands where it lies. x_scale: what the
+// warp's results are multiplied with, [tokens].
+template <class F>
+__device__ void stage(const GemvArgs& a, const Plan& p, unsigned char* x, float* x_scale) {
+  constexpr bool kLimbed = F::kLimbs > 0;
+  constexpr int kPlace = 2 * F::kXBlock, kCols = 2 * F::kBlockValues;  // of a line
+  copy_elements<F, 2>(a, p, x);
+  ptx::copy_wait<0>();  // the lane's own units
+  for (int m = 0; m < a.m; ++m) {
+    unsigned char* token = x + m * p.token_bytes;
+    const uint32_t amax = warp_amax_bits<F>(p, token);
+    float scale, inverse;
+    if constexpr (kLimbed) {
+      const LimbScale s = limb_scale(amax);
+      scale = limb_result_scale<F>(s), inverse = s.inverse;
+    } else {
+      const HalfScale s = half_scale(amax);
+      scale = s.result * 0x1p14f, inverse = s.inverse;  // codes are 2^-14 as large
+    }
+    if (threadIdx.x % 32 == 0) x_scale[m] = a.x_global != nullptr ? scale * *a.x_global : scale;
+    each_unit<32, 1>(lines_of<F>(p), [&](const OwnUnit(&of)[1]) {
+      const auto [line, unit, is] = of[0];  // all lanes have one
+      auto* at = reinterpret_cast<uint4*>(token + (line + 1) * kPlace - kCols * 2) + unit;
+      float v[8];
+      unpack<__nv_bfloat16>(v, *at);
+      if constexpr (kLimbed) {
+        __syncwarp();  // the line is read
+        put_limbs(F{}, v, inverse, line * kCols + unit * 8, token);
+      } else {
+#pragma unroll
+        for (float& value : v) value *= inverse;
+        *at = pack<__half>(v);
+      }
+    });
+  }
+  __syncwarp();  // the warp's x is there
+}
 
 template <class F>
 __global__ void __launch_bounds__(kRingThreads, 1)
@@ -16,65 +52,15 @@ __global__ void __launch_bounds__(kRingThreads, 1)
                           const __grid_constant__ Ring ring) {
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ float x_scale[kMultiplyWarps][kGemvRowsMax];
-  const RingBarriers barriers(shared + first.barriers);
-  const Share share = share_of(first.deal);
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  if (warp == kLoadWarp) {
-    produce_first<F>(first, shared);
-    ptx::grid_dependency_launch();  // the next grid waits for room
-    barriers.init_full(1, ring.stages);
-    ptx::named_barrier_arrive(kReadyBarrier, kRingThreads);
-    LoadCursor at;
-    at.first_is_asked = true;
-    at.met = false;
-    produce<F>(a, p, ring, shared, barriers, share, at);
-    return at.meet();
-  }
-  ptx::grid_dependency_launch();
-  if (warp == kFinishWarp) {
-    barriers.init_empty(ring.stages, true, 32);
-    ptx::named_barrier_arrive(kEmptyBarrier, 64);
-  }
-  ptx::named_barrier(kReadyBarrier, kRingThreads);  // barriers exist
-  RingCursor at;
-  ptx::grid_dependency_wait();  // x is written, and what reads out is done
-  if (warp == kFinishWarp) return finish<F>(a, ring, shared, barriers, share, at);
-  stage_fp4<F>(a, p, shared + ring.x, x_scale[warp]);
-  const int stages = share.count * ring.pieces;
-  Consumer<F> reader{a, p, ring, shared, barriers, at, stages};
-  reader.take_scales(x_scale[warp]);
-  Ahead<F> ahead;
-  ahead.held = false;
-  if (stages > 0) consume(reader, ahead, {}, stages);
+  stream_linear<F>(first, a, p, ring, shared, [&](Consumer<F>& reader) {
+    float* mine = x_scale[threadIdx.x / 32];
+    stage<F>(a, p, shared + ring.x, mine);
+    reader.take_scales(mine);
+  });
 }
-
-template <class F>
-Ring ring_of(const GemvArgs& a, const Plan& p) {
-  Ring r{};
-  const int limit = a.shared_kib > 0 ? a.shared_kib << 10 : kRingSharedMax;
-  const RingNeeds needs{a.m * p.token_bytes, 0, p.groups, a.m};
-  // Where x leaves room for few stages: smaller pieces.
-  for (int piece = a.piece > 0 ? a.piece : kPieceMax; r.stages < 2 && piece >= kLine; piece /= 2) {
-    cut_rows(r, static_cast<int>(a.row_bytes), piece);
-    lay_out<F>(r, needs, r.piece, limit);
-  }
-  limit_ring(r, a);
-  return r;
-}
-
 template <class F>
 void launch_format(const GemvArgs& a, cudaStream_t stream) {
-  void (*const kernel)(FirstStage, GemvArgs, Plan, Ring) = gemv_fp4_kernel__sm90<F>;
-  allow_shared<gemv_fp4_kernel__sm90<F>>(kRingSharedMax,
-                                         "giving the small-batch FP4 linear its shared memory");
-  const Plan p = ring_plan_of<F>(a);
-  const Ring ring = ring_of<F>(a, p);
-  const int tiles = (a.n + kRows - 1) / kRows, blocks = std::min(tiles, multiprocessors());
-  launch("launching gemv_fp4_kernel__sm90", kernel,
-         {.grid = dim3(static_cast<unsigned>(blocks)),
-          .block = dim3(kRingThreads),
-          .shared_bytes = static_cast<size_t>(ring.bytes)},
-         stream, first_stage_of(a, p, ring, deal_of(tiles, blocks)), a, p, ring);
+  launch_linear<F, gemv_fp4_kernel__sm90<F>>(a, stream);
 }
 
 // run(Format) for these rows: limbs where one tile of mma's columns holds them.

@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kWarpsMax * 32, 2) gemv_kernel__sm80(GemvArgs 
   const unsigned char* x =
       shared + min(lane / 4, a.m - 1) * p.token_bytes + lane % 4 * (F::kWide ? 32 : 16);
 
-  Line<F> ahead[F::kAhead];
+  constexpr int kAhead = F::kWeight == GemvWeight::kS4 ? 1 : 2;
+  Line<F> ahead[kAhead];
   int load_tile = warp < p.lines ? blockIdx.x : tiles, load_at = warp;
   const auto load = [&](Line<F>& to) {
     if (load_tile >= tiles) return;
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(kWarpsMax * 32, 2) gemv_kernel__sm80(GemvArgs 
   };
   ptx::grid_dependency_launch();
 #pragma unroll
-  for (int i = 0; i < F::kAhead; ++i) load(ahead[i]);
+  for (int i = 0; i < kAhead; ++i) load(ahead[i]);
   ptx::grid_dependency_wait();  // x is written, and what reads out is done
   stage_input<F>(a, shared, x_sums, p.lines, p.token_bytes, p.aligned, blockDim.x);
   ptx::copy_wait<0>();
@@ -53,8 +54,8 @@ __global__ void __launch_bounds__(kWarpsMax * 32, 2) gemv_kernel__sm80(GemvArgs 
     for (int line = warp; line < p.lines; line += warps) {
       const Line<F> now[1] = {ahead[0]};
 #pragma unroll
-      for (int i = 1; i < F::kAhead; ++i) ahead[i - 1] = ahead[i];
-      load(ahead[F::kAhead - 1]);
+      for (int i = 1; i < kAhead; ++i) ahead[i - 1] = ahead[i];
+      load(ahead[kAhead - 1]);
       multiply(sums, now, x + line * 2 * F::kXBlock, x_sums + x_sum_count<F>(line) + lane % 4 * 2,
                1, wants_row_codes, [] {});
     }

@@ -1,12 +1,9 @@
-// Small-batch linear on Hopper: the ring of weight_ring.cuh with up to 8 tokens. The ring fills
-// before the kernel that makes x has ended: the memory does not idle between kernels.
+// Small-batch linear on Hopper: up to 8 tokens, which become operands in shared memory.
 // docs/kernels/cuda-gemv.md.
-#include <algorithm>
 #include <type_traits>
 
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/gemv_ring.cuh"
 #include "kernels/cuda/quantize_row.cuh"
-#include "kernels/cuda/weight_ring.cuh"
 
 namespace mantissa::cuda {
 namespace {
@@ -14,62 +11,16 @@ namespace {
 constexpr int kLineOfXMax = 512 + 4 * kGemvRowsMax * 8;  // bytes that x's line of zeros takes
 constexpr int kScaledMax = 2;  // tokens; with more of them x takes longer than decoding saves
 
-// ---- activations into shared memory, by each warp what its own lines of weights meet: nobody
-// waits for another warp, and a warp's largest magnitude is scale enough. Every launch meets this
-// code cold, while the ring's loads keep the memory busy: it is short, and asks for all of x before
-// it looks at any of it.
-
-// The warp's units of x, kUnits (8, 16 or 32) in a line, a lane's kAtOnce at a time: visit(units),
-// by all lanes.
-struct OwnUnit {
-  int line, unit;
-  bool is;  // there is one
-};
-template <int kUnits, int kAtOnce, class Visit>
-__device__ void each_unit(int lines, const Visit& visit) {
-  constexpr int kApart = 32 / kUnits * kMultiplyWarps;  // lines, of a lane's units
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll 1
-  for (int first = warp; first < lines; first += kAtOnce * kApart) {
-    OwnUnit of[kAtOnce];
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const int line = first + lane / kUnits * kMultiplyWarps + j * kApart;
-      of[j] = {line, lane % kUnits, line < lines};
-    }
-    visit(of);
-  }
-}
-
-// A unit of a row of `bytes` bytes, from byte `at` on; zeros beyond the row.
-__device__ inline void copy_unit(unsigned char* to, const void* row, int at, int bytes) {
-  const int there = min(16, max(0, bytes - at));
-  ptx::copy_async(to, static_cast<const unsigned char*>(row) + (there > 0 ? at : 0), there);
-}
-
-// x as it is, elements of kElem bytes, each line to the end of its place among the operands; zeros
-// beyond K. Copies are in flight until ptx::copy_wait.
-template <class F, int kElem>
-__device__ void copy_elements(const GemvArgs& a, const Plan& p, unsigned char* x) {
-  constexpr int kBytes = 2 * F::kBlockValues * kElem, kPlace = 2 * F::kXBlock;  // of a line
-  for (int m = 0; m < a.m; ++m) {
-    const unsigned char* from = static_cast<const unsigned char*>(a.x) + m * a.x_stride * kElem;
-    unsigned char* to = x + m * p.token_bytes + kPlace - kBytes;
-    each_unit<kBytes / 16, 1>(lines_of<F>(p), [&](const OwnUnit(&of)[1]) {
-      const auto [line, unit, is] = of[0];
-      if (is)
-        copy_unit(to + line * kPlace + unit * 16, from, line * kBytes + unit * 16, a.k * kElem);
-    });
-  }
-  ptx::copy_commit();
-}
+// x as the call has it.
 template <class F>
 __device__ void copy_input(const GemvArgs& a, const Plan& p, unsigned char* x) {
-  if constexpr (F::kIntegers && F::kLimbs == 0) return copy_elements<F, 1>(a, p, x);
-  if constexpr (F::kCodeLimbs) return copy_elements<F, 1>(a, p, x);
-  if constexpr (F::kWeight != GemvWeight::kRun && F::kLimbs == 0)
-    if (a.input == GemvInput::kE4M3) return copy_elements<F, 1>(a, p, x);
-  if constexpr (!F::kIntegers || (F::kLimbs > 0 && !F::kCodeLimbs)) copy_elements<F, 2>(a, p, x);
+  if constexpr (F::kCodeLimbs || (F::kIntegers && F::kLimbs == 0)) {
+    copy_elements<F, 1>(a, p, x);
+  } else {
+    if constexpr (F::kWeight != GemvWeight::kRun && F::kLimbs == 0)
+      if (a.input == GemvInput::kE4M3) return copy_elements<F, 1>(a, p, x);
+    copy_elements<F, 2>(a, p, x);
+  }
 }
 
 // e4m3 codes in the second half of a line's place -> f16, in place: a line's values only overwrite
@@ -93,24 +44,6 @@ __device__ void expand_codes(int tokens, const Plan& p, unsigned char* x) {
       }
     });
   }
-}
-
-// The largest magnitude of the bf16 units that copy_input left, 16 bytes each, as bits of float32.
-template <class F>
-__device__ uint32_t warp_amax_bits(const Plan& p, const unsigned char* token) {
-  constexpr int kBytes = 4 * F::kBlockValues, kPlace = 2 * F::kXBlock;
-  uint4 amax{};
-  each_unit<kBytes / 16, 4>(lines_of<F>(p), [&](const OwnUnit(&of)[4]) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const unsigned char* at = token + (of[j].line + 1) * kPlace - kBytes + of[j].unit * 16;
-      if (!of[j].is) continue;
-      const uint4 unit = *reinterpret_cast<const uint4*>(at);
-      amax = {ptx::max_magnitudes(amax.x, unit.x), ptx::max_magnitudes(amax.y, unit.y),
-              ptx::max_magnitudes(amax.z, unit.z), ptx::max_magnitudes(amax.w, unit.w)};
-    }
-  });
-  return __reduce_max_sync(0xffffffffu, amax_bits(amax));
 }
 
 // bf16 -> f16 in place; what it was divided by.
@@ -166,7 +99,7 @@ __device__ void copy_scales(const GemvArgs& a, const Plan& p, float* scales) {
         got[j] = a.x_scale[m * int64_t{a.x_scale_stride} + min(of[j].line, p.groups - 1)];
 #pragma unroll
     for (int j = 0; j < 4; ++j)
-      if (of[j].is) scales[of[j].line * kLineSums<F> + m] = got[j];
+      if (of[j].is) scales[of[j].line * F::kLineSums + m] = got[j];
   });
 }
 
@@ -216,14 +149,11 @@ __device__ float stage_code_limbs(const Plan& p, unsigned char* x) {
     __syncwarp();  // the lines are read
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      nan = nan || has_nan_code(codes[j]);
-      float v[8];
-      values_of_codes(v, codes[j]);
       if (of[j].is)
-        put_limbs(F{}, v, code_limbs().inverse, of[j].line * kValues + of[j].unit * 8, x);
+        nan = put_code_limbs(F{}, codes[j], of[j].line * kValues + of[j].unit * 8, x) || nan;
     }
   });
-  return nan_if(__any_sync(0xffffffffu, nan), limb_result_scale<F>(code_limbs()));
+  return code_limb_result_scale<F>(nan);
 }
 
 // What the warp's x was divided by, where it was: of one token or two.
@@ -247,13 +177,13 @@ __device__ float2 stage(const GemvArgs& a, const Plan& p, unsigned char* x, floa
   ptx::copy_wait<0>();
   if (!own) ptx::named_barrier(1, kMultiplyThreads);  // x is there
   __syncwarp();                                       // all of the warp's lines are there
-  if (own && F::kLimbs == 0) {
-    if constexpr (!F::kIntegers) {
-      if (codes) expand_codes<F>(a.m, p, x);
-    }
-    if constexpr (F::kWeight == GemvWeight::kS4 && F::kLimbs == 0) {
-      __syncwarp();  // in the run dtype or f16
-      sum_groups<F>(a.m, p, x, x_sums);
+  if constexpr (!F::kIntegers) {
+    if (own && codes) expand_codes<F>(a.m, p, x);
+    if constexpr (F::kWeight == GemvWeight::kS4) {
+      if (own) {
+        __syncwarp();  // in the run dtype or f16
+        sum_groups<F>(a.m, p, x, x_sums);
+      }
     }
   }
   float2 divided{1, 1};
@@ -277,70 +207,14 @@ __global__ void __launch_bounds__(kRingThreads, 1)
     gemv_kernel__sm90(const __grid_constant__ FirstStage first, const __grid_constant__ GemvArgs a,
                       const __grid_constant__ Plan p, const __grid_constant__ Ring ring) {
   extern __shared__ __align__(128) unsigned char shared[];
-  const RingBarriers barriers(shared + first.barriers);
-  const Share share = share_of(first.deal);
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  if (warp == kLoadWarp) {
-    produce_first<F>(first, shared);
-    ptx::grid_dependency_launch();  // the next grid waits for room
-    barriers.init_full(1, ring.stages);
-    ptx::named_barrier_arrive(kReadyBarrier, kRingThreads);
-    LoadCursor at;
-    at.first_is_asked = true;
-    at.met = false;
-    produce<F>(a, p, ring, shared, barriers, share, at);
-    return at.meet();
-  }
-  ptx::grid_dependency_launch();
-  auto* x_sums = reinterpret_cast<float*>(shared + ring.x_sums);
-  clear_line<F>(a.m, p, shared + ring.x, x_sums, kRingThreads);
-  if (warp == kFinishWarp) {
-    barriers.init_empty(ring.stages, F::kSubs > 0, 32);
-    ptx::named_barrier_arrive(kEmptyBarrier, 64);
-  }
-  ptx::named_barrier(kReadyBarrier, kRingThreads);  // barriers exist, and the line of zeros
-  RingCursor at;
-  const int stages = share.count * ring.pieces;
-  Consumer<F> reader{a, p, ring, shared, barriers, at, stages};
-  Ahead<F> ahead;
-  ahead.held = false;
-  ptx::grid_dependency_wait();  // x is written, and what reads out is done
-  if (warp == kFinishWarp) return finish<F>(a, ring, shared, barriers, share, at);
-  reader.x_scale = stage<F>(a, p, shared + ring.x, x_sums);
-  if (stages > 0) consume(reader, ahead, {}, stages);
+  stream_linear<F>(first, a, p, ring, shared, [&](Consumer<F>& reader) {
+    reader.x_scale =
+        stage<F>(a, p, shared + ring.x, reinterpret_cast<float*>(shared + ring.x_sums));
+  });
 }
-
-// ---- launch
-
-// Rows in pieces of 2 KiB, or smaller ones where x leaves no room for two stages.
-template <class F>
-Ring ring_of(const GemvArgs& a, const Plan& p) {
-  Ring r{};
-  const int limit = a.shared_kib > 0 ? a.shared_kib << 10 : kRingSharedMax;
-  const int most = a.piece > 0 && !F::kNibbleLimbs ? a.piece : kPieceMax;
-  const int least = F::kNibbleLimbs ? kPieceMax : kLine;
-  for (int piece = most; r.stages < 2 && piece >= least; piece /= 2) {
-    cut_rows(r, static_cast<int>(a.row_bytes), piece);
-    lay_out<F>(r, {a.m * p.token_bytes, x_sum_count<F>(p.lines) * 4, p.groups, a.m}, r.piece,
-               limit);
-  }
-  limit_ring(r, a);
-  return r;
-}
-
 template <class F>
 void launch_format(const GemvArgs& a, cudaStream_t stream) {
-  void (*const kernel)(FirstStage, GemvArgs, Plan, Ring) = gemv_kernel__sm90<F>;
-  allow_shared<gemv_kernel__sm90<F>>(kRingSharedMax,
-                                     "giving the small-batch linear its shared memory");
-  const Plan p = ring_plan_of<F>(a);
-  const Ring ring = ring_of<F>(a, p);
-  const int tiles = (a.n + kRows - 1) / kRows, blocks = std::min(tiles, multiprocessors());
-  launch("launching gemv_kernel__sm90", kernel,
-         {.grid = dim3(static_cast<unsigned>(blocks)),
-          .block = dim3(kRingThreads),
-          .shared_bytes = static_cast<size_t>(ring.bytes)},
-         stream, first_stage_of(a, p, ring, deal_of(tiles, blocks)), a, p, ring);
+  launch_linear<F, gemv_kernel__sm90<F>>(a, stream);
 }
 
 }  // namespace

@@ -26,13 +26,10 @@ __device__ inline HalfScale half_scale(uint32_t amax) {
   return {__uint_as_float((exponent - 14) << 23), __uint_as_float((268 - exponent) << 23)};
 }
 
-// Floats of x_sums: 8 tokens for each group, or each block of one (tiles: scales of x, a line being
-// a group); where x is limbs none, or a magnitude of each of 8 warps.
-template <class F>
-inline constexpr int kLineSums = (F::kTiles ? 1 : 2 * F::kSubs) * kGemvRowsMax;
+// Floats of x_sums: F::kLineSums a line; where x is limbs none, or a magnitude of each of 8 warps.
 template <class F>
 __host__ __device__ constexpr int x_sum_count(int lines) {
-  return F::kLimbs > 0 ? (F::kNibbleLimbs ? 0 : 8) : lines * kLineSums<F>;
+  return F::kLimbs > 0 ? (F::kNibbleLimbs ? 0 : 8) : lines * F::kLineSums;
 }
 
 template <class T>
@@ -256,7 +253,7 @@ __device__ void multiply(Sums<F, kLines>& sums, const Line<F> (&lines)[kLines],
 #pragma unroll
     for (int i = 0; i < kLines; ++i)
       add_tile(sums.d[0], group[2 * i], group[2 * i + 1], lines[i].tile_scale,
-               *reinterpret_cast<const float2*>(x_sums + i * apart * kLineSums<F>));
+               *reinterpret_cast<const float2*>(x_sums + i * apart * F::kLineSums));
   }
 }
 

@@ -39,29 +39,6 @@ __device__ float limb_result_scale(const LimbScale& s) {
   return s.scale / F::kLimbTimes;
 }
 
-// e4m3 is a fixed-point number of 18 bits: multiples of 2^-9 up to 448. As limbs it is exact.
-__device__ inline LimbScale code_limbs() {
-  return {0x1p-9f, 0x1p9f};
-}
-// Whether one of eight codes is NaN.
-__device__ inline bool has_nan_code(uint2 codes) {
-  const uint32_t x = (codes.x & 0x7f7f7f7fu) + 0x01010101u,
-                 y = (codes.y & 0x7f7f7f7fu) + 0x01010101u;
-  return ((x | y) & 0x80808080u) != 0;
-}
-__device__ inline float nan_if(bool is, float else_this) {
-  return is ? __uint_as_float(0x7fffffffu) : else_this;
-}
-__device__ inline void values_of_codes(float (&v)[8], uint2 codes) {
-  const uint4 halves = decode_unit(codes);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 pair = __half22float2(from_bits<__half2>(word_of(halves, i)));
-    v[2 * i] = pair.x;
-    v[2 * i + 1] = pair.y;
-  }
-}
-
 __device__ inline float join_limbs(float l0, float l1, float l2) {
   return fmaf(l0, 65536.0f, fmaf(l1, 256.0f, l2));
 }
@@ -99,6 +76,38 @@ __device__ void put_limbs(F, const float (&v)[8], float inverse, int col, unsign
     for (int l = 0; l < kLimbCount; ++l)
       at[half * kApart + (kLimbCount - 1 - l) * 16] = limbs[l] ^ 0x80808080u;
   }
+}
+
+// ---- e4m3 codes: fixed-point numbers of 18 bits, multiples of 2^-9 up to 448, exact as limbs
+
+__device__ inline LimbScale code_limbs() {
+  return {0x1p-9f, 0x1p9f};
+}
+// Whether one of eight codes is NaN.
+__device__ inline bool has_nan_code(uint2 codes) {
+  const uint32_t x = (codes.x & 0x7f7f7f7fu) + 0x01010101u,
+                 y = (codes.y & 0x7f7f7f7fu) + 0x01010101u;
+  return ((x | y) & 0x80808080u) != 0;
+}
+// Eight codes, as put_limbs puts their values; whether one is NaN.
+template <class F>
+__device__ bool put_code_limbs(F format, uint2 codes, int col, unsigned char* x) {
+  const uint4 halves = decode_unit(codes);
+  float v[8];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = __half22float2(from_bits<__half2>(word_of(halves, i)));
+    v[2 * i] = pair.x;
+    v[2 * i + 1] = pair.y;
+  }
+  put_limbs(format, v, code_limbs().inverse, col, x);
+  return has_nan_code(codes);
+}
+// What a warp's results are multiplied with; nan: one of the lane's codes is. By all lanes.
+template <class F>
+__device__ float code_limb_result_scale(bool nan) {
+  const bool any = __any_sync(0xffffffffu, nan);
+  return any ? __uint_as_float(0x7fffffffu) : limb_result_scale<F>(code_limbs());
 }
 
 }  // namespace mantissa::cuda

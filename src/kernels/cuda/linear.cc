@@ -162,6 +162,8 @@ bool try_gemm_rows_few(const LinearCall& call) {
   return call.rows <= kRowsFewMax && !call.fast_accum && try_gemm_rows(call);
 }
 
+// ---- rows by parts
+
 // Rows [first, first + count) of x, residual and out.
 GemvArgs rows_of(GemvArgs a, int first, int count) {
   const auto shift = [&](auto* p, int64_t bytes) {
@@ -179,6 +181,11 @@ GemvArgs rows_of(GemvArgs a, int first, int count) {
   return a;
 }
 
+void run_by_parts(const GemvArgs& a, int rows, void (*run)(const GemvArgs&, cudaStream_t),
+                  cudaStream_t stream) {
+  for (int m = 0; m < a.m; m += rows) run(rows_of(a, m, std::min(rows, a.m - m)), stream);
+}
+
 // FP4: more of x than this goes in two halves, since stages need room; reading the weights twice
 // takes less than gemm_rows__sm90 does (8 rows, 4096 x 14336, MXFP4: 2 x 17.5 us, 36.7).
 constexpr int64_t kFp4InputMax = 128 << 10;
@@ -190,9 +197,7 @@ std::string fp4_why_not(const GemvArgs& a) {
   return gemv_fp4_sm90_why_not(rows_of(a, 0, fp4_rows_at_once(a)));
 }
 void run_fp4(const GemvArgs& a, cudaStream_t stream) {
-  const int rows = fp4_rows_at_once(a);
-  for (int m = 0; m < a.m; m += rows)
-    gemv_fp4__sm90(rows_of(a, m, std::min(rows, a.m - m)), stream);
+  run_by_parts(a, fp4_rows_at_once(a), gemv_fp4__sm90, stream);
 }
 bool try_gemv_fp4(const LinearCall& call) {
   return try_codes(call, fp4_why_not, run_fp4);
@@ -206,8 +211,7 @@ bool try_gemm_mixed(const LinearCall& call) {
   for (int rows = kGemvRowsMax; rows >= 1; --rows) {
     if ((args.m + rows - 1) / rows > kStreamsMax) break;
     if (!gemv_sm80_why_not(rows_of(args, 0, rows)).empty()) continue;
-    for (int m = 0; m < args.m; m += rows)
-      gemv__sm80(rows_of(args, m, std::min(rows, args.m - m)), call.stream);
+    run_by_parts(args, rows, gemv__sm80, call.stream);
     return true;
   }
   gemm_mixed__sm80(args, call.stream);
@@ -399,9 +403,7 @@ constexpr CudaLinearKernel kKernels[] = {
      "sm_90a, bf16, e4m3 weights and activations with scales per tensor, channel or token",
      90,
      false,
-     [](const WeightRequest& r) {
-       return *r.run_dtype == kBF16 && is_e4m3(r.scheme.weight) && is_e4m3(r.scheme.activation);
-     },
+     [](const WeightRequest& r) { return is_bf16(r) && takes_e4m3_e4m3(r); },
      try_gemm},
     {{"gemm_e4m3_e4m3_block_bf16__sm90"},
      "sm_90a, bf16, e4m3 weights in tiles of 128 x 128, e4m3 activations in groups of 128",
@@ -414,15 +416,14 @@ constexpr CudaLinearKernel kKernels[] = {
      90,
      false,
      [](const WeightRequest& r) {
-       return *r.run_dtype == kBF16 && is_int8(r.scheme.weight) && is_int8(r.scheme.activation) &&
-              sums_fit_int32(r);
+       return is_bf16(r) && takes_s8_s8(r) && is_int8(r.scheme.activation);
      },
      try_gemm},
     {{"gemm_bf16_bf16_bf16__sm90"},
      "sm_90a, bf16 weights and activations",
      90,
      false,
-     [](const WeightRequest& r) { return *r.run_dtype == kBF16 && !r.scheme.weight.quantized(); },
+     [](const WeightRequest& r) { return is_bf16(r) && takes_run_run(r); },
      try_gemm},
     {{"gemm_rows_codes_any_bf16__sm90"},
      "sm_90a, bf16, integers of any width per channel or in groups of 32, 64 or multiples of 128, "
@@ -436,35 +437,26 @@ constexpr CudaLinearKernel kKernels[] = {
      "sm_80, bf16 or f16 weights",
      80,
      false,
-     [](const WeightRequest& r) { return runs_16_bits(r) && !r.scheme.weight.quantized(); },
+     takes_run_run,
      try_gemm_mixed},
     {{"gemm_e4m3_any_16__sm80"},
      "sm_80, bf16 or f16, e4m3 weights per channel, activations in either or in e4m3",
      80,
      false,
-     [](const WeightRequest& r) {
-       const Spec& a = r.scheme.activation;
-       return runs_16_bits(r) && is_e4m3(r.scheme.weight) && (!a.quantized() || is_e4m3(a));
-     },
+     [](const WeightRequest& r) { return takes_e4m3_run(r) || takes_e4m3_e4m3(r); },
      try_gemm_mixed},
     {{"gemm_s8_run_16__sm80"},
      "sm_80, bf16 or f16, int8 weights per channel",
      80,
      false,
-     [](const WeightRequest& r) {
-       return runs_16_bits(r) && is_int8(r.scheme.weight) && !r.scheme.activation.quantized();
-     },
+     takes_s8_run,
      try_gemm_mixed},
     {{"gemm_s4_any_16__sm80"},
      "sm_80, bf16 or f16, integers of up to 4 bits in groups of 32, 64 or multiples of 128, K a "
      "multiple of 128",
      80,
      false,
-     [](const WeightRequest& r) {
-       const Spec& a = r.scheme.activation;
-       return runs_16_bits(r) && is_int4(r.scheme.weight) &&
-              (!a.quantized() || is_e4m3(a) || is_int8_token(a));
-     },
+     takes_s4_any,
      try_gemm_mixed},
     {{"linear_any_any_16__sm80"},
      "sm_80, bf16 or f16; codebooks: bf16; groups of 32 or more, NVFP4; K a multiple of 8",

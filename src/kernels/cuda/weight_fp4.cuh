@@ -31,6 +31,8 @@ struct Fp4 {
   static constexpr bool kGlobals = true;
   static constexpr bool kScales = true;
   static constexpr bool kTiles = false;
+  static constexpr bool kZeroLine = false;  // blocks that are not there are not multiplied
+  static constexpr int kLineSums = 0;
   using GroupScale = uint8_t;
   using Sum = float;
   static constexpr int kBlockValues = 128;
@@ -79,58 +81,6 @@ __device__ void put_limbs(F, const float (&v)[8], float inverse, int col, unsign
 constexpr uint32_t kAboveLow = 0x04030200u, kAboveHigh = 0x0d090705u;  // 0, value + 1
 constexpr uint32_t kBelowLow = 0xfdfeff00u, kBelowHigh = 0xf4f8fafcu;  // -value
 constexpr uint32_t kTurn = 0x88888888u;
-
-// The calling warp's lines of bf16 tokens, 16-byte aligned, into place: each line is copied to the
-// end of its own and made into operands there. x_scale: what the warp's results are multiplied
-// with, [tokens].
-template <class F>
-__device__ void stage_fp4(const GemvArgs& a, const Plan& p, unsigned char* x, float* x_scale) {
-  constexpr bool kLimbed = F::kLimbs > 0;
-  constexpr int kPlace = 2 * F::kXBlock, kCols = 2 * F::kBlockValues;  // of a line
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const auto unit = [&](int m, int line) {
-    return reinterpret_cast<uint4*>(x + m * p.token_bytes + (line + 1) * kPlace - kCols * 2) + lane;
-  };
-  for (int m = 0; m < a.m; ++m) {
-    const unsigned char* row = static_cast<const unsigned char*>(a.x) + m * a.x_stride * 2;
-    for (int line = warp; line < p.lines; line += kMultiplyWarps) {
-      const int at = line * kCols * 2 + lane * 16, there = min(16, max(0, a.k * 2 - at));
-      ptx::copy_async(unit(m, line), row + (there > 0 ? at : 0), there);
-    }
-  }
-  ptx::copy_commit();
-  ptx::copy_wait<0>();  // the lane's own units
-  for (int m = 0; m < a.m; ++m) {
-    uint32_t amax = 0;
-#pragma unroll 2
-    for (int line = warp; line < p.lines; line += kMultiplyWarps)
-      amax = max(amax, amax_bits(*unit(m, line)));
-    amax = __reduce_max_sync(0xffffffffu, amax);
-    float scale, inverse;
-    if constexpr (kLimbed) {
-      const LimbScale s = limb_scale(amax);
-      scale = limb_result_scale<F>(s), inverse = s.inverse;
-    } else {
-      const HalfScale s = half_scale(amax);
-      scale = s.result * 0x1p14f, inverse = s.inverse;  // codes are 2^-14 as large
-    }
-    if (lane == 0) x_scale[m] = a.x_global != nullptr ? scale * *a.x_global : scale;
-#pragma unroll 1
-    for (int line = warp; line < p.lines; line += kMultiplyWarps) {
-      float v[8];
-      unpack<__nv_bfloat16>(v, *unit(m, line));
-      if constexpr (kLimbed) {
-        __syncwarp();  // the line is read
-        put_limbs(F{}, v, inverse, line * kCols + lane * 8, x + m * p.token_bytes);
-      } else {
-#pragma unroll
-        for (float& value : v) value *= inverse;
-        *unit(m, line) = pack<__half>(v);
-      }
-    }
-  }
-  __syncwarp();  // the warp's x is there
-}
 
 // ---- products
 

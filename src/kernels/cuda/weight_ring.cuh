@@ -74,20 +74,20 @@ __device__ inline uint32_t read_limb_scales(const Plan& p, const unsigned char* 
 // x is. Integers need none.
 template <class F>
 __device__ int lines_of(const Plan& p) {
-  return p.lines - (F::kIntegers ? 0 : 1);
+  return p.lines - (F::kZeroLine ? 1 : 0);
 }
-// The line of zeros, and its sums or scales, by the first `threads` threads.
+// The line of zeros, and its sums or scales, by the threads that multiply.
 template <class F>
-__device__ void clear_line(int tokens, const Plan& p, unsigned char* x, float* x_sums,
-                           int threads) {
-  if constexpr (!F::kIntegers) {
-    constexpr int kUnits = 2 * F::kXBlock / 16, kSums = kLineSums<F>;
+__device__ void clear_line(int tokens, const Plan& p, const Ring& ring, unsigned char* shared) {
+  if constexpr (F::kZeroLine) {
+    constexpr int kUnits = 2 * F::kXBlock / 16;
+    static_assert(F::kLineSums <= kMultiplyThreads);
     const int thread = static_cast<int>(threadIdx.x), line = lines_of<F>(p);
-    for (int i = thread; i < tokens * kUnits; i += threads) {
-      reinterpret_cast<uint4*>(x + i / kUnits * p.token_bytes + line * 2 * F::kXBlock)[i % kUnits] =
-          uint4{};
-    }
-    if (thread < kSums) x_sums[line * kSums + thread] = 0;
+    unsigned char* x = shared + ring.x + line * 2 * F::kXBlock;
+    for (int i = thread; i < tokens * kUnits; i += kMultiplyThreads)
+      reinterpret_cast<uint4*>(x + i / kUnits * p.token_bytes)[i % kUnits] = uint4{};
+    auto* x_sums = reinterpret_cast<float*>(shared + ring.x_sums);
+    if (thread < F::kLineSums) x_sums[line * F::kLineSums + thread] = 0;
   }
 }
 
@@ -162,7 +162,7 @@ struct Consumer {
     } else {
       // Where there is no second line: zeros meet the line of zeros, integers any.
       to.line = of.first() ? of.line : -1;
-      to.apart = of.second() ? kMultiplyWarps : F::kIntegers ? 0 : p.lines - 1 - of.line;
+      to.apart = of.second() ? kMultiplyWarps : F::kZeroLine ? p.lines - 1 - of.line : 0;
 #pragma unroll
       for (int i = 0; i < kUnitLines; ++i) {
         const int apart = i * kMultiplyWarps;
@@ -314,6 +314,11 @@ __device__ void consume_limbs(Consumer<F>& reader, Unit<F>& unit, bool held, Rin
   }
 }
 
+// Whether a stage is read while the one before it is multiplied. Two at a time take so many
+// instructions that only bf16, which needs none to decode, gains by it.
+template <class F>
+inline constexpr bool kReadsAhead = F::kWeight == GemvWeight::kRun;
+
 // x is staged; every warp leaves its part of every tile. tile: of the first stage.
 template <class F>
 __device__ void consume(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, int stages) {
@@ -334,7 +339,7 @@ __device__ void consume(Consumer<F>& reader, Ahead<F>& ahead, RingCursor tile, i
       ++tile.tile;
       piece = 0;
     };
-    if constexpr (F::kOneStage) {
+    if constexpr (!kReadsAhead<F>) {
       for (int i = 0; i < stages; ++i) {
         reader.multiply_unit(sums, ahead.unit, [] {});
         ends();
@@ -453,7 +458,7 @@ inline int round_up(int bytes, int to) {
 template <class F>
 Plan ring_plan_of(const GemvArgs& a) {
   Plan p = plan_of<F>(a);
-  if (!F::kIntegers) ++p.lines;
+  if (F::kZeroLine) ++p.lines;
   p.token_bytes = p.lines * 2 * F::kXBlock + F::kXPad;
   return p;
 }
@@ -502,15 +507,5 @@ void lay_out(Ring& r, const RingNeeds& needs, int piece, int limit) {
 // Stages on their way: two cover the memory's latency at its full rate, more of them only make x
 // wait in its queues.
 constexpr int kInFlight = 2;
-// A block has a multiprocessor to itself. Where two fit, the hardware deals a grid out by groups of
-// multiprocessors: some get two blocks, others none (int8_weight_only 31 -> 47 us).
-constexpr int kSharedLeast = 116 << 10;
-
-// A ring of one linear, as its call may ask for it (benchmarks do).
-inline void limit_ring(Ring& r, const GemvArgs& a) {
-  if (a.stages > 0) r.stages = std::min(r.stages, a.stages);
-  r.in_flight = std::min(r.stages, a.in_flight > 0 ? a.in_flight : kInFlight);
-  r.bytes = std::max(r.bytes, kSharedLeast);
-}
 
 }  // namespace mantissa::cuda

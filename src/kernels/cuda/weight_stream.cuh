@@ -50,10 +50,10 @@ struct Format {
   // there; tokens are padded so that two of them never meet in a bank.
   static constexpr bool kWide = kSteps == 4 && kLimbs == 0;
   static constexpr int kXPad = kWide ? 16 : 64;
-  static constexpr int kAhead = kW == GemvWeight::kS4 ? 1 : 2;  // lines on their way
-  // Whether a stage is read when the one before it is done. Two at a time take so many instructions
-  // that only bf16, which needs none to decode, gains by it.
-  static constexpr bool kOneStage = kW != GemvWeight::kRun;
+  static constexpr bool kZeroLine = !kIntegers;  // x ends with one (weight_ring.cuh)
+  // Floats beside a line of x: 8 tokens' sums of each group, or of each block of one; of kTiles
+  // their scales, a line being a group.
+  static constexpr int kLineSums = (kTiles ? 1 : 2 * kSubs) * kGemvRowsMax;
 };
 
 template <class F>
