@@ -120,6 +120,7 @@ run_benches() {
     --sizes 1024,2048,4096,8192
   if python3 -c 'import torch' 2>/dev/null; then
     measure gemm_peers 60 python3 tools/gemm_peers.py
+    measure attention_peers 60 python3 tools/attention_peers.py
   fi
   return $status
 }

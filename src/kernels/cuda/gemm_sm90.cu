@@ -126,9 +126,11 @@ __device__ void produce(const CUtensorMap& a, const CUtensorMap& b, const Params
   constexpr int kHalfN = C.n / kCluster;
   const int rank = static_cast<int>(ptx::cluster_rank());
   const Walk walk = walk_of(p);
+  // A band's rows of A come again with every column of tiles, B's not before the next band.
+  const uint64_t keep = ptx::cache_policy_evict_last();
   const auto load_a = [&](int stage, const TileAt& tile, int k) {
     ptx::tensor_load(stages + stage * C.stage_bytes(), &a, k * kPerStageK,
-                     (tile.m * kCluster + rank) * kBlockM, &ring.full[stage]);
+                     (tile.m * kCluster + rank) * kBlockM, &ring.full[stage], keep);
   };
   const auto load_b = [&](int stage, const TileAt& tile, int k) {
     ptx::mbarrier_expect_bytes(&ring.full[stage], C.stage_bytes());

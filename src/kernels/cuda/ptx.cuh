@@ -160,6 +160,16 @@ __device__ inline void tensor_load(void* to, const CUtensorMap* map, int32_t x, 
       "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(shared_address(barrier))
       : "memory");
 }
+// The same with an L2 eviction policy.
+__device__ inline void tensor_load(void* to, const CUtensorMap* map, int32_t x, int32_t y,
+                                   uint64_t* barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
+      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(shared_address(barrier)),
+      "l"(policy)
+      : "memory");
+}
 // To the same address of every block in `blocks` (a bit per rank); each one's barrier counts it.
 __device__ inline void tensor_load_multicast(void* to, const CUtensorMap* map, int32_t x, int32_t y,
                                              uint64_t* barrier, uint16_t blocks) {
@@ -460,6 +470,11 @@ __device__ inline void bulk_load(void* to, const void* from, uint32_t bytes, uin
 __device__ inline uint64_t cache_policy_evict_first() {
   uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ inline uint64_t cache_policy_evict_last() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
 // x: fastest dimension.
