@@ -10,22 +10,27 @@ namespace {
 #define MANTISSA_INLINE __attribute__((always_inline))
 
 // Loops that are gone before the optimizer looks for arrays to keep in registers:
-// unrolled<N>([&](auto i) {...}) with i() a constant.
+// unrolled<N>([&](auto i) {...}) with i() a constant. The list of constants is made once for each
+// N, not for each body: kernels have thousands of bodies.
 template <int kValue>
 struct Index {
   constexpr int operator()() const { return kValue; }
 };
+template <int... kValues>
+struct Indices {};
+template <int kCount, int... kValues>
+struct IndicesBelow : IndicesBelow<kCount - 1, kCount - 1, kValues...> {};
+template <int... kValues>
+struct IndicesBelow<0, kValues...> {
+  using Type = Indices<kValues...>;
+};
 template <class Body, int... kValues>
-static inline MANTISSA_INLINE void unrolled_over(const Body& body, Index<kValues>... values) {
-  (body(values), ...);
+static inline MANTISSA_INLINE void unrolled_over(const Body& body, Indices<kValues...>) {
+  (body(Index<kValues>{}), ...);
 }
-template <int kCount, int... kDone, class Body>
-static inline MANTISSA_INLINE void unrolled(const Body& body, Index<kDone>... done) {
-  if constexpr (sizeof...(kDone) == kCount) {
-    unrolled_over(body, done...);
-  } else {
-    unrolled<kCount>(body, done..., Index<static_cast<int>(sizeof...(kDone))>{});
-  }
+template <int kCount, class Body>
+static inline MANTISSA_INLINE void unrolled(const Body& body) {
+  unrolled_over(body, typename IndicesBelow<kCount>::Type{});
 }
 template <int kRows, int kColumns, class Body>
 static inline MANTISSA_INLINE void each(const Body& body) {
