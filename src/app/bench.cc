@@ -1,6 +1,7 @@
 // `mantissa bench latency` and `mantissa bench throughput`.
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <span>
@@ -38,6 +39,9 @@ constexpr Option kThroughputOptions[] = {
 struct Probe {
   double read_gb_s = 0, round_trip_ns = 0;
 };
+std::string spread_text(double std) {
+  return std::isnan(std) ? "n/a" : fixed(std, 2);
+}
 Probe probe(const Ops& ops, Queue* queue) {
   return {ops.read_gb_s(queue), ops.host_memory ? measure_round_trip_ns() : 0};
 }
@@ -292,7 +296,8 @@ void print_latency(const Args& args, const LatencyOptions& bench, const Subjects
   if (subjects.size() == 1) {
     const MeanStd decode = subjects.front()->decode(bench);
     print_iterations(bench, subjects.front()->iterations);
-    print_line(text("Average tokens/sec: ", fixed(decode.mean, 2), " +- ", fixed(decode.std, 2)));
+    print_line(
+        text("Average tokens/sec: ", fixed(decode.mean, 2), " +- ", spread_text(decode.std)));
     print_line(text("Bandwidth achieved: ", fixed(first.weights_gb_s, 2), " GB/s, ",
                     fixed(first.percent(), 1), " % of the ", probes));
   } else {
@@ -305,9 +310,9 @@ void print_latency(const Args& args, const LatencyOptions& bench, const Subjects
     const Model& model = s->model;
     const MeanStd prefill = s->prefill(bench), decode = s->decode(bench);
     const Bandwidth bandwidth = s->bandwidth(bench, before, after);
-    table.rows.push_back({model.options().folder.filename().string(), model.options().scheme,
+    table.rows.push_back({model_name(model.options().folder), model.options().scheme,
                           human_bytes(model.plan().weights_bytes), fixed(decode.mean, 2),
-                          fixed(decode.std, 2), fixed(prefill.mean, 1),
+                          spread_text(decode.std), fixed(prefill.mean, 1),
                           fixed(bandwidth.weights_gb_s, 2), fixed(bandwidth.percent(), 1)});
   }
   print_text("\n" + markdown(table));

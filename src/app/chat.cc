@@ -11,6 +11,7 @@
 #include <functional>
 
 #include "app/answer.h"
+#include "app/load.h"
 #include "app/output.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -241,6 +242,7 @@ class Conversation {
   }
 
   void answer(const std::string& message) {
+    check_utf8(s_.args, "the message", message);
     history_.push_back(message_of("user", message));
     ChatPrompt prompt;
     try {

@@ -219,6 +219,15 @@ std::string command_of(const Args& args) {
   return out;
 }
 
+fs::path temporary_folder() {
+  std::error_code code;
+  fs::path folder = fs::temp_directory_path(code);
+  if (code)
+    throw Error(text("there is no folder for temporary files: ", code.message()),
+                "set TMPDIR to a folder with free space");
+  return folder;
+}
+
 class Comparer {
  public:
   Comparer(const Args& args, ModelOptions options, const ModelConfig& config, ScoredText scored);
@@ -263,7 +272,7 @@ Comparer::Comparer(const Args& args, ModelOptions options, const ModelConfig& co
   const int64_t length = std::max(text_.length_max, latency_.input_len + latency_.output_len);
   size_for_windows(options_, config, length);
   options_.kv_tokens = std::max(options_.kv_tokens, latency_kv_tokens(latency_));
-  const fs::path folder = fs::temp_directory_path();
+  const fs::path folder = temporary_folder();
   const std::string refusal = StoredLogits::refusal(text_.targets, config.vocab_size, folder);
   if (refusal.empty()) {
     logits_.emplace(config.vocab_size, folder);
@@ -377,9 +386,7 @@ SchemeFigures Comparer::measure(const std::string& scheme) {
   measure_speed(out, model);
   if (at_ > 0) return out;
   out.group = 0;
-  out_.model = model.options().folder.filename().empty()
-                   ? model.options().folder.parent_path().filename().string()
-                   : model.options().folder.filename().string();
+  out_.model = model_name(model.options().folder);
   out_.parameters = human_count(model.plan().parameters);
   out_.device = model.device_description();
   out_.dtype = model.options().dtype;
@@ -401,6 +408,7 @@ Comparison Comparer::run(std::span<const std::string> schemes,
       SchemeFigures& failed = out_.schemes.emplace_back();
       failed.scheme = schemes[at_];
       failed.error = e.found;
+      failed.fix = e.fix;
       failed.group = format_group(parse_scheme(schemes[at_]));
     }
     done(out_);
@@ -429,7 +437,8 @@ void run(const Args& args) {
     print_text(markdown(compare_table(all)));
     for (const SchemeFigures& figures : all.schemes)
       if (!figures.error.empty())
-        print_text(text("\n`", figures.scheme, "` failed: ", figures.error, "\n"));
+        print_text(text("\n`", figures.scheme, "` failed: ", figures.error,
+                        "\n  fix: ", figures.fix, "\n"));
   }
   if (args.given("html")) {
     page.write(report::page_html(compare_page(all)));

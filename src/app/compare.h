@@ -19,7 +19,7 @@ namespace mantissa {
 // Of one scheme; the first one is the reference.
 struct SchemeFigures {
   std::string scheme;
-  std::string error;                 // why there is nothing else
+  std::string error, fix;            // why there is nothing else, and what to do
   std::string weights, activations;  // formats in words
   int group = 0;                     // of activation formats (kFormatGroups)
   std::vector<std::string> kernels;  // that the layers' linears run

@@ -150,7 +150,11 @@ report::Figure size_divergence_figure(const Comparison& c) {
 report::Figure speed_figure(const Comparison& c, const char* what, const std::string& axis,
                             MeanStd SchemeFigures::*speed, const std::string& caption) {
   report::Scatter plot = scatter_of(
-      c, [speed](const SchemeFigures& f) { return Value((f.*speed).mean, (f.*speed).std); },
+      c,
+      [speed](const SchemeFigures& f) {
+        const MeanStd& rate = f.*speed;
+        return Value(rate.mean, std::isnan(rate.std) ? 0 : rate.std);
+      },
       divergence_value);
   plot.title = text(what, " speed against divergence");
   plot.x = {.title = axis, .larger_is_better = true};
@@ -282,7 +286,8 @@ Table compare_table(const Comparison& c) {
     }
     row.insert(row.end(),
                {rate_text(f.prefill_tok_s.mean), percent_cell(prefill_percent(f)),
-                text(rate_text(f.decode_tok_s.mean), " \u00b1 ", rate_text(f.decode_tok_s.std)),
+                text(rate_text(f.decode_tok_s.mean), " \u00b1 ",
+                     std::isnan(f.decode_tok_s.std) ? "n/a" : rate_text(f.decode_tok_s.std)),
                 percent_cell(decode_percent(f)), fixed(f.load_seconds, 2),
                 f.kernels.empty() ? "-" : join(f.kernels, ", ")});
   }
@@ -299,6 +304,7 @@ boost::json::object scheme_json(const Comparison& c, const SchemeFigures& f) {
                           {"date", c.date},       {"command", c.command}};
   if (!f.error.empty()) {
     out["error"] = f.error;
+    out["fix"] = f.fix;
     return out;
   }
   boost::json::array kernels(f.kernels.begin(), f.kernels.end()), layers;

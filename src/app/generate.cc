@@ -57,6 +57,8 @@ std::vector<std::string> prompts_of(const Args& args) {
     }
   }
   std::vector<std::string> prompts = args.list("prompt");
+  for (const std::string& prompt : prompts) check_utf8(args, "--prompt", prompt);
+  if (args.flag("chat")) check_utf8(args, "--system", args.text("system"));
   if (args.given("prompts-file")) {
     const std::string content = read_text(args, args.text("prompts-file"), kPromptsBytesMax);
     for (size_t at = 0; at < content.size();) {

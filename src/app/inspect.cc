@@ -88,7 +88,21 @@ void print_tensors(const Args& args, const Checkpoint& checkpoint, const Uses& u
     print_checkpoint(args, checkpoint, uses);
 }
 
+// Of a single file, which has no plan.
+void refuse_plan_options(const Args& args) {
+  for (const std::span<const Option> group : {model_options(kModelOptions), limit_options()}) {
+    for (const Option& option : group) {
+      if (!option.names.starts_with("-")) continue;
+      const std::string_view flag = option.names.substr(option.names.rfind("--"));
+      if (!args.given(flag.substr(2))) continue;
+      throw Error(text(flag, " has no effect on one file, which has no plan"),
+                  "leave it out, or name the model's folder");
+    }
+  }
+}
+
 void run(const Args& args) {
+  if (std::filesystem::is_regular_file(args.text("MODEL"))) refuse_plan_options(args);
   ModelOptions options = model_options_of(args);
   set_limit_options(args, options);
   // A single file has tensors but no plan; a folder without weights (dummy) a plan only.

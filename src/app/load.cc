@@ -138,13 +138,17 @@ int64_t context_of(const ModelOptions& options, const ModelConfig& config) {
   return options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
 }
 
+std::string model_name(const std::filesystem::path& folder) {
+  std::error_code code;
+  std::filesystem::path path = std::filesystem::absolute(folder, code).lexically_normal();
+  if (path.filename().empty()) path = path.parent_path();
+  return path.filename().string();
+}
+
 std::string plan_text(const Model& model) {
   const MemoryPlan& plan = model.plan();
   const ModelOptions& options = model.options();
-  const std::string name = options.folder.filename().empty()
-                               ? options.folder.parent_path().filename().string()
-                               : options.folder.filename().string();
-  std::string out = text("plan for ", name, ": ", options.scheme,
+  std::string out = text("plan for ", model_name(options.folder), ": ", options.scheme,
                          plan.stored.empty() ? "" : text(" (as stored: ", plan.stored, ")"), ", ",
                          options.dtype, ", on ", model.device_description(), "\n");
   Table table{{"layers", "count", "scheme", "kernel", "bits/weight", "size"}, {}};
@@ -207,18 +211,21 @@ void notice(const Args& args, const std::string& line) {
   note(text("notice: ", line));
 }
 
-std::string read_text(const Args& args, const std::filesystem::path& path, int64_t bytes_max) {
-  std::string content = read_file(path, bytes_max);
-  std::string_view rest = content;
-  while (!rest.empty()) {
+void check_utf8(const Args& args, const std::string& name, std::string_view content) {
+  for (std::string_view rest = content; !rest.empty();) {
     const Utf8Head head = utf8_head(rest);
     if (head.kind != Utf8Head::Kind::kCodePoint) {
-      notice(args, text(printable(path.string()), " is no valid UTF-8 at byte ",
-                        content.size() - rest.size(), ": invalid parts count as U+FFFD"));
-      break;
+      notice(args, text(name, " is no valid UTF-8 at byte ", content.size() - rest.size(),
+                        ": invalid parts count as U+FFFD"));
+      return;
     }
     rest.remove_prefix(head.bytes);
   }
+}
+
+std::string read_text(const Args& args, const std::filesystem::path& path, int64_t bytes_max) {
+  std::string content = read_file(path, bytes_max);
+  check_utf8(args, printable(path.string()), content);
   return content;
 }
 

@@ -45,11 +45,16 @@ void check_calibration(const Args& args, std::span<const std::string> schemes,
 std::vector<std::string> scheme_names(std::string_view option, std::string_view list,
                                       bool takes_auto);
 
-// A whole text file. Invalid UTF-8, which tokenizers read as U+FFFD, is a notice.
+// Invalid UTF-8, which tokenizers read as U+FFFD, is a notice. name: of the text.
+void check_utf8(const Args& args, const std::string& name, std::string_view content);
+// A whole text file, checked so.
 std::string read_text(const Args& args, const std::filesystem::path& path, int64_t bytes_max);
 
 // Something a user should know: a line, or an Error with --strict.
 void notice(const Args& args, const std::string& line);
+
+// What tables call the model in this folder: "wiki-6m", also of "." and with a slash at the end.
+std::string model_name(const std::filesystem::path& folder);
 
 // The plan as text (several lines) and as JSON.
 std::string plan_text(const Model& model);

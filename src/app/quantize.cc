@@ -39,7 +39,8 @@ void run(const Args& args) {
                      .ignore = args.list("ignore"),
                      .input_ranges = {},
                      .threads = static_cast<int>(args.integer("threads")),
-                     .dry_run = args.flag("dry-run")};
+                     .dry_run = args.flag("dry-run"),
+                     .strict = args.flag("strict")};
   if (job.threads == 0) job.threads = usable_cores();
   if (args.given("calibrate")) {
     if (!needs_calibration(job.scheme)) {

@@ -34,7 +34,9 @@ std::string input_of(const Args& args) {
   if (args.given("text") == args.given("file"))
     throw Error(args.given("text") ? "both --text and --file are given" : "there is no text",
                 "give either --text TEXT or --file FILE");
-  return args.given("text") ? args.text("text") : read_text(args, args.text("file"), kFileBytesMax);
+  if (args.given("file")) return read_text(args, args.text("file"), kFileBytesMax);
+  check_utf8(args, "--text", args.text("text"));
+  return args.text("text");
 }
 
 // "1, 2 3" or "[1,2,3]".

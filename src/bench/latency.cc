@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <thread>
 #include <utility>
@@ -183,12 +184,13 @@ int64_t latency_kv_tokens(const LatencyOptions& options) {
 }
 
 MeanStd mean_std(const std::vector<double>& values) {
-  if (values.empty()) return {};
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  if (values.empty()) return {0, kNone};
   const double count = static_cast<double>(values.size());
   const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
   double squares = 0;
   for (double value : values) squares += (value - mean) * (value - mean);
-  return {mean, values.size() > 1 ? std::sqrt(squares / (count - 1)) : 0};
+  return {mean, values.size() > 1 ? std::sqrt(squares / (count - 1)) : kNone};
 }
 
 namespace {

@@ -48,7 +48,7 @@ std::vector<std::vector<LatencyIteration>> measure_by_turns(
 int64_t latency_kv_tokens(const LatencyOptions& options);
 
 struct MeanStd {
-  double mean = 0, std = 0;  // of the sample (n - 1); 0 for one value
+  double mean = 0, std = 0;  // of the sample (n - 1); std: NaN of fewer than two values
 };
 MeanStd mean_std(const std::vector<double>& values);
 

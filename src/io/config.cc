@@ -236,7 +236,8 @@ fs::path config_path(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) {
     throw Error(text(quoted(folder.string(), 400), " is not a folder"),
-                "name a Hugging Face model folder: config.json, tokenizer.json, *.safetensors");
+                "name a Hugging Face model folder on this machine (config.json, tokenizer.json, "
+                "*.safetensors): nothing is downloaded, and .gguf files are not read");
   }
   fs::path path = folder / kConfigName;
   if (!fs::exists(path, ignored)) {

@@ -138,7 +138,7 @@ struct SafetensorsWriter::State {
   std::vector<TensorSpec> specs;
   std::vector<Slot> slots;  // one per spec
   std::unordered_map<std::string_view, size_t> by_name;
-  std::vector<PartFile> files;
+  std::vector<PartFile> files, side_files;
   std::vector<std::string> file_names;
 
   size_t assign_files(int64_t shard_bytes_max);
@@ -256,16 +256,24 @@ void SafetensorsWriter::write(std::string_view name, std::span<const std::byte> 
   slot.written += count;
 }
 
+void SafetensorsWriter::add_file(const std::string& name, std::string_view content) {
+  state_->side_files.emplace_back(state_->folder / name);
+  state_->side_files.back().write(0, std::as_bytes(std::span(content)));
+}
+
 void SafetensorsWriter::finish() {
   for (const Slot& slot : state_->slots) {
     check(slot.written == slot.bytes, "every declared tensor was written completely");
   }
   if (state_->files.size() > 1) state_->write_index();
-  for (PartFile& file : state_->files) file.sync();
+  for (std::vector<PartFile>* files : {&state_->side_files, &state_->files})
+    for (PartFile& file : *files) file.sync();
   try {
+    for (PartFile& file : state_->side_files) file.publish();
     for (PartFile& file : state_->files) file.publish();
   } catch (const Error&) {
     for (PartFile& file : state_->files) file.retract();
+    for (PartFile& file : state_->side_files) file.retract();
     throw;
   }
 }

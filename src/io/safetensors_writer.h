@@ -41,7 +41,10 @@ class SafetensorsWriter {
 
   // Appends to a tensor; tensors may be written in any order, in declared order is sequential.
   void write(std::string_view name, std::span<const std::byte> bytes);
-  // Every tensor must be complete. Syncs the files and gives them their names, the index last.
+  // One more file of the folder, whole.
+  void add_file(const std::string& name, std::string_view content);
+  // Every tensor must be complete. Syncs the files and gives them their names: first those of
+  // add_file, the index last.
   void finish();
 
  private:

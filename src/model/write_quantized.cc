@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <map>
 #include <optional>
 
@@ -54,7 +53,7 @@ class Job {
   void observe(WeightQuantizer& quantizer, const std::string& name, int64_t band);
   void write_linear(SafetensorsWriter& out, const Linear& linear, WriteReport& report);
   void copy_tensor(SafetensorsWriter& out, const TensorInfo& tensor) const;
-  void write_side_files(const std::vector<std::string>& ignored) const;
+  void write_side_files(SafetensorsWriter& out, const std::vector<std::string>& ignored) const;
 
   const WriteQuantized& job_;
   ModelConfig config_;
@@ -192,7 +191,7 @@ void Job::copy_tensor(SafetensorsWriter& out, const TensorInfo& tensor) const {
 }
 
 // config.json with its quantization_config, and everything else that makes the folder a model.
-void Job::write_side_files(const std::vector<std::string>& ignored) const {
+void Job::write_side_files(SafetensorsWriter& out, const std::vector<std::string>& ignored) const {
   const json::Document document = json::parse_file(job_.from / "config.json");
   std::string config = document.root().to_json();
   check(config.size() > 2 && config.back() == '}', "config.json is an object");
@@ -200,14 +199,14 @@ void Job::write_side_files(const std::vector<std::string>& ignored) const {
   config += text(
       ", \"quantization_config\": ", quantization_config_of(dialect_, job_.scheme, ignored), "}\n");
   (void)QuantizationConfig::parse(quantization_config_of(dialect_, job_.scheme, ignored));
-  std::ofstream(job_.to / "config.json") << config;
+  out.add_file("config.json", config);
   for (const fs::directory_entry& entry : fs::directory_iterator(job_.from)) {
     const std::string name = entry.path().filename().string();
     const std::string extension = entry.path().extension().string();
     const bool weights = name.ends_with(".safetensors.index.json") || name == "config.json";
     if (!entry.is_regular_file() || weights) continue;
     if (!list_contains(".json,.jinja,.model,.txt,.md", extension)) continue;
-    std::ofstream(job_.to / name, std::ios::binary) << read_file(entry.path(), kSideFileBytesMax);
+    out.add_file(name, read_file(entry.path(), kSideFileBytesMax));
   }
 }
 
@@ -252,8 +251,10 @@ WriteReport Job::run(const LoadProgress& progress) {
     done += tensor.bytes;
     if (progress) progress(done, report.bytes_before);
   }
+  if (job_.strict && !report.warnings.empty())
+    throw Error(report.warnings.front(), "leave out --strict to write it all the same");
+  write_side_files(out, ignored_);
   out.finish();
-  write_side_files(ignored_);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

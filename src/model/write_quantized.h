@@ -18,6 +18,7 @@ struct WriteQuantized {
   std::vector<InputRange> input_ranges;  // of static schemes
   int threads = 1;
   bool dry_run = false;  // checks and plans, writes nothing
+  bool strict = false;   // refuses what would be a warning
 };
 
 struct WriteReport {

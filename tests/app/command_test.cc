@@ -258,6 +258,8 @@ TEST(Tokenize, SaysWhatATextOrAnIdLost) {
   const RunResult text = run_mantissa({"tokenize", demo_model(), "--file", path});
   EXPECT_EQ(text.exit_code, 0);
   EXPECT_NE(text.err.find("no valid UTF-8 at byte 2"), std::string::npos) << text.err;
+  const RunResult words = run_mantissa({"tokenize", demo_model(), "--text", "\xff"});
+  EXPECT_NE(words.err.find("notice: --text is no valid UTF-8 at byte 0"), std::string::npos);
 }
 
 TEST(Devices, SaysWhereNothingIsKept) {
@@ -273,6 +275,26 @@ TEST(Ignore, TheHeadMayBeNamedAsElsewhere) {
   const RunResult result =
       run_mantissa({"inspect", demo_model(), "-q", "int8", "--ignore", "re:.*lm_head"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
+}
+
+TEST(Inspect, OneFileHasNoPlanToChange) {
+  const std::string file = demo_model() + "/model.safetensors";
+  EXPECT_EQ(run_mantissa({"inspect", file}).exit_code, 0);
+  for (const Words& words : {Words{"-q", "int8"}, Words{"--kv-cache-dtype", "fp8"},
+                             Words{"--max-num-seqs", "2"}, Words{"--load-format", "dummy"}}) {
+    Words all = {"inspect", file};
+    all.insert(all.end(), words.begin(), words.end());
+    const RunResult result = run_mantissa(all);
+    EXPECT_EQ(result.exit_code, 2) << words.front();
+    EXPECT_NE(result.err.find("has no effect on one file"), std::string::npos) << result.err;
+  }
+}
+
+TEST(Plan, NamesTheModelAlsoOfADot) {
+  for (const char* folder : {".", "./", "../wiki-6m//"}) {
+    const RunResult result = run_shell("cd " + demo_model() + " && $MANTISSA inspect " + folder);
+    EXPECT_NE(result.out.find("plan for wiki-6m: "), std::string::npos) << folder;
+  }
 }
 
 TEST(Json, TablesAreListsOfRows) {

@@ -80,6 +80,7 @@ TEST(Compare, AFailingSchemeIsShownAndTheOthersGoOn) {
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_NE(result.out.find("| fp8_static "), std::string::npos);
   EXPECT_NE(result.out.find("`fp8_static` failed: "), std::string::npos);
+  EXPECT_NE(result.out.find("  fix: add --calibrate FILE"), std::string::npos);
   EXPECT_NE(result.out.find("| int8 "), std::string::npos);
   EXPECT_NE(result.err.find("1 of 3 schemes failed: fp8_static"), std::string::npos);
 }
@@ -110,6 +111,13 @@ TEST(Compare, FindsMistakesBeforeTheLongWork) {
     EXPECT_NE(result.err.find(c.says), std::string::npos) << result.err;
     EXPECT_EQ(result.out, "");
   }
+}
+
+TEST(Compare, NamesTheMissingTemporaryFolder) {
+  const RunResult result = run_shell("TMPDIR=/nowhere $MANTISSA compare " + demo_model() +
+                                     " --schemes int8 --file " + short_text());
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_NE(result.err.find("set TMPDIR"), std::string::npos) << result.err;
 }
 
 TEST(Compare, AnOldPageStaysWhereTheRunFails) {

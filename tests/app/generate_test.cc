@@ -119,6 +119,7 @@ TEST(Generate, PromptsThatAreNoUtf8GiveJsonThatIs) {
       run_mantissa(generate({"--prompt", "a\xFF\xC3", "--json", "--max-tokens", "1"}));
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_EQ(string_at(result.out, "prompt"), "a\xEF\xBF\xBD\xEF\xBF\xBD");
+  EXPECT_NE(result.err.find("notice: --prompt is no valid UTF-8 at byte 1"), std::string::npos);
 }
 
 struct Refusal {

@@ -5,10 +5,14 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <limits>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "run_model.h"
 
 namespace mantissa::test {
@@ -166,6 +170,41 @@ TEST(WriteQuantized, FormatsRefuseWhatTheyCannotHold) {
   job.dry_run = true;
   EXPECT_EQ(write_quantized(job).quantized, 14);
   EXPECT_FALSE(fs::exists(scratch.path));
+}
+
+TEST(WriteQuantized, AFileThatCannotBeWrittenLeavesNoModel) {
+  const Scratch scratch;
+  fs::create_directories(scratch.path / "config.json");  // nothing can take its name
+  EXPECT_NE(refusal(job_of("int8", kCt, scratch.path)).find("cannot rename"), std::string::npos);
+  EXPECT_EQ(std::distance(fs::directory_iterator(scratch.path), {}), 1);
+}
+
+// kTiny with a NaN as the first weight of one linear.
+void write_damaged(const fs::path& folder, const char* name) {
+  fs::copy(kTiny, folder);
+  std::string file = read_file(folder / "model.safetensors", int64_t{1} << 30);
+  uint64_t header = 0;
+  std::memcpy(&header, file.data(), sizeof(header));
+  const json::Document document = json::parse(file.substr(8, header), "the header");
+  const json::Value tensor = document.root().at(name);
+  ASSERT_EQ(tensor.at("dtype").as_string(), "F32");
+  const auto begin = static_cast<size_t>(tensor.at("data_offsets")[0].as_int());
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(file.data() + 8 + header + begin, &nan, sizeof(nan));
+  std::ofstream(folder / "model.safetensors", std::ios::binary) << file;
+}
+
+TEST(WriteQuantized, StrictWritesNothingOfADamagedModel) {
+  const Scratch scratch;
+  fs::create_directories(scratch.path);
+  write_damaged(scratch.path / "from", "model.layers.1.mlp.down_proj.weight");
+  WriteQuantized job = job_of("int8", kCt, scratch.path / "to");
+  job.from = scratch.path / "from";
+  job.strict = true;
+  EXPECT_NE(refusal(job).find("model.layers.1.mlp.down_proj: 1 NaN"), std::string::npos);
+  EXPECT_TRUE(fs::is_empty(job.to));
+  job.strict = false;
+  EXPECT_EQ(write_quantized(job).warnings.size(), 1u);
 }
 
 }  // namespace
