@@ -348,9 +348,9 @@ TEST_P(Linear, MxRowsAloneAndTogetherWhateverTheScales) {
   }
 }
 
-// Panels have e4m3 scales multiplied in, a row alone their mantissas only: the least (subnormal)
-// and the greatest scale, every mantissa, and 0, which no panel can have; x's alone and beside
-// them.
+// Panels have e4m3 scales multiplied in; a row alone their mantissas only, or, beside x of NVFP4,
+// nothing: the least (subnormal) and the greatest scale, every mantissa, and 0; x's alone and
+// beside them.
 TEST_P(Linear, NvRowsAloneAndTogetherWithExtremeScales) {
   CpuDevice device(GetParam());
   constexpr float kLeast = 0x1p-9f, kGreatest = 448;
@@ -371,8 +371,33 @@ TEST_P(Linear, NvRowsAloneAndTogetherWithExtremeScales) {
   for (const float of_weight : {0.0f, kLeast, 3 * kLeast, 7 * kLeast, 0.25f, 1.125f, 1.25f, 1.375f,
                                 1.5f, 1.625f, 1.75f, 1.875f, kGreatest})
     expect("nvfp4_weight_only", of_weight, 0);
-  for (const float of_weight : {0.0f, kLeast, kGreatest})
-    for (const float of_x : {kLeast, kGreatest}) expect("nvfp4", of_weight, of_x);
+  for (const float of_weight : {0.0f, kLeast, 7 * kLeast, 1.375f, 1.875f, kGreatest})
+    for (const float of_x : {kLeast, 1.625f, kGreatest}) expect("nvfp4", of_weight, of_x);
+}
+
+// One group of one channel has a scale that is NaN, its codes are all zero or not: so are that
+// channel's outputs, and no others.
+TEST_P(Linear, NvScaleOfNan) {
+  CpuDevice device(GetParam());
+  const auto expect = [&](const char* scheme, bool zero) {
+    SCOPED_TRACE(text(scheme, zero ? ", codes of 0" : ""));
+    Problem p(parse_scheme(scheme), kBF16, kPanelRows, {.f32_out = true});
+    constexpr int64_t kGroups = (kPanelRows.k + 15) / 16, kChannel = 3;
+    p.weight.scales[static_cast<size_t>(kChannel * kGroups + 2)] =
+        std::numeric_limits<float>::quiet_NaN();
+    if (zero) std::fill_n(p.weight.codes.begin() + kChannel * kPanelRows.k + 32, 16, uint8_t{0});
+    const Weight w = p.pack(device.queue());
+    for (const int64_t rows : {int64_t{1}, int64_t{16}, kPanelRows.m}) {
+      Buffer out = p.run(w, device.queue(), 0, rows);
+      for (int64_t i = 0; i < rows * kPanelRows.n; ++i) {
+        float value;
+        std::memcpy(&value, out.bytes.data() + 4 * i, 4);
+        ASSERT_EQ(std::isnan(value), i % kPanelRows.n == kChannel) << rows << " rows";
+      }
+    }
+  };
+  for (const char* scheme : {"nvfp4_weight_only", "nvfp4"})
+    for (const bool zero : {false, true}) expect(scheme, zero);
 }
 
 TEST_P(Linear, ResidualMayBeTheOutput) {

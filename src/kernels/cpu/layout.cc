@@ -32,11 +32,13 @@ Codes codes_of(const Elem& elem) {
 
 // Operands of bf16 pairs are made by word permutations of up to 5 bits, else by byte permutations:
 // of 7 bits, where the index is a code of 4 bits and the mantissa of its group's e4m3 scale.
-Order order_of(const Spec& spec, const PackedLayout& l) {
+Order order_of(const Scheme& scheme, const PackedLayout& l) {
+  const Spec& weight = scheme.weight;
   if (l.integers) return Order::kDwords;
-  if (l.bits > 4 || spec.codebook) return Order::kPairs;
-  const bool products = l.bits == 4 && l.grouped && l.scale_form == Form::kE4m3 && !spec.asymmetric;
-  return products ? Order::kPairs : Order::kWords;
+  if (l.bits > 4 || weight.codebook) return Order::kPairs;
+  const bool products =
+      l.bits == 4 && l.grouped && l.scale_form == Form::kE4m3 && !weight.asymmetric;
+  return products && !has_exact_groups(scheme) ? Order::kPairs : Order::kWords;
 }
 
 DecodeTable make_table(const Elem& elem, Indices indices) {
@@ -96,6 +98,13 @@ int form_bytes(Form form) {
   return 0;
 }
 
+bool has_exact_groups(const Scheme& scheme) {
+  const auto is_nvfp4 = [](const Spec& s) {
+    return s.quantized() && *s.elem == kE2M1 && *s.scale == kE4M3 && s.block == per_group(16);
+  };
+  return is_nvfp4(scheme.weight) && is_nvfp4(scheme.activation);
+}
+
 std::string layout_refuses(const WeightRequest& request, bool integers) {
   const Spec& spec = request.scheme.weight;
   if (!spec.quantized()) return "";
@@ -143,7 +152,7 @@ PackedLayout packed_layout(const WeightRequest& request, bool integers) {
     l.group = whole_row ? std::max<int64_t>(1, l.k_blocks) * l.inputs : spec.block.cols;
     l.groups = ceil_div(l.cols, l.group);
   }
-  if (l.codes == Codes::kPacked) l.order = order_of(spec, l);
+  if (l.codes == Codes::kPacked) l.order = order_of(request.scheme, l);
   if (spec.codebook) l.book_bytes = int64_t{2 * kStrip} << l.bits;
   if (integers) l.parts = l.grouped ? l.groups : std::max<int64_t>(1, ceil_div(l.cols, kIntChunk));
   l.column_sums = integers && request.scheme.activation.asymmetric;

@@ -77,6 +77,12 @@ PackedLayout packed_layout(const WeightRequest& request, bool integers);
 // Why the layout cannot hold the weight ("groups of 9 ..."); empty when it can.
 std::string layout_refuses(const WeightRequest& request, bool integers);
 
+// Whether every sum of a group's products, x's and the weight's scales multiplied in or not, is
+// exact in float32 in any order, so that scales may be multiplied where it costs least: FP4 codes
+// with e4m3 scales on both sides and the same short groups (16 products of FP4, multiples of 2^-2
+// up to 36, and two scales of 4 significant bits: 20 bits).
+bool has_exact_groups(const Scheme& scheme);
+
 Form form_of(const Elem& elem);  // f32, f16, bf16, e8m0, e4m3fn
 int form_bytes(Form form);
 

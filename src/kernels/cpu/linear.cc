@@ -295,7 +295,8 @@ void describe_weight(const Weight& w, const PackedLayout& l, LinearArgs& args) {
     args.row_scales = reinterpret_cast<const float*>(data + l.row_scales_at);
   if (l.column_sums) args.column_sums = data + l.sums_at;
   if (!l.integers && l.codes == Codes::kPacked) args.table = &decode_table(*spec.elem, l.indices());
-  if (l.indices() == Indices::kProducts) args.scale_table = &decode_table(kE4M3, Indices::kCodes);
+  if (l.grouped && l.scale_form == Form::kE4m3)
+    args.scale_table = &decode_table(kE4M3, Indices::kCodes);
 }
 
 void describe_output(View out, const Epilogue& e, LinearArgs& args) {

@@ -68,7 +68,7 @@ struct LinearArgs {
   const uint8_t* books = nullptr;         // [tile][group][strip][book_bytes]; codebooks only
   const float* row_scales = nullptr;      // [strips * 16], or none
   const DecodeTable* table = nullptr;     // kPacked, but integers
-  const DecodeTable* scale_table = nullptr;  // of e4m3, beside a table of products
+  const DecodeTable* scale_table = nullptr;  // of group scales in e4m3
   int64_t n = 0, k_blocks = 0;               // k_blocks: of a channel
   int64_t block_bytes = 0, book_bytes = 0;
   int64_t strips = 0;
