@@ -5,92 +5,14 @@
 #include <algorithm>
 #include <array>
 
-#include "kernels/cuda/byte_scale.cuh"
-#include "kernels/cuda/gemv.h"
+#include "kernels/cuda/gemm_rows_groups.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tensor_map.h"
-#include "kernels/cuda/weight_stream.cuh"
 
 namespace mantissa::cuda {
 namespace {
 
-constexpr int kTileN = 128;  // rows of weights of a block: two warp groups of 64
-constexpr int kLoadRegisters = 24, kMultiplyRegisters = 240;  // a thread, where they are given
-constexpr int kGroups = 2, kConsumers = kGroups * 128;
-constexpr int kStagesMax = 12, kSplitsMax = 4, kShareMax = 2;
-constexpr int kSharedMax = 227 << 10, kSharedHalf = 113 << 10;
-constexpr int kSwizzleRow = 128;  // bytes of a row of a tile: one swizzle atom
-constexpr int kScaleBytesMax = 64 << 10;
-
-// What a block multiplies with. X: activations as the tensor core takes them.
-enum class Decode : uint8_t {
-  kBf16,
-  kE4M3,
-  kS8,
-  kE4M3ToBf16,
-  kS8ToBf16,
-  kS4ToBf16,
-  kMini8ToBf16,
-  kMini4ToBf16
-};
-
-template <Decode kD, int kTokensOf, int kSubsOf = 0, int kFoldsOf = 0>
-struct Mix {
-  static constexpr Decode kDecode = kD;
-  static constexpr int kTokens = kTokensOf;
-  // Groups in 128 of K: whose scales multiply float32 sums (integers), or codes, which stay exact
-  // in bf16 (MX, NVFP4).
-  static constexpr int kSubs = kSubsOf, kFolds = kFoldsOf;
-  static constexpr bool kNibbles = kD == Decode::kS4ToBf16 || kD == Decode::kMini4ToBf16;
-  // Scales of all K wait in shared memory (int4), or those of the next stage in registers.
-  static constexpr bool kSharedScales = kD == Decode::kS4ToBf16;
-  static constexpr bool kByteScales = kD == Decode::kMini4ToBf16;
-  static constexpr bool kStageScales = kFolds > 0 || (kSubs > 0 && !kSharedScales);
-  static constexpr bool kIntegers = kD == Decode::kS8;
-  static constexpr bool kNative8 = kD == Decode::kE4M3 || kD == Decode::kS8;
-  static constexpr int kStageK = kD == Decode::kBf16 ? 64 : 128;
-  static constexpr int kStepK = kNative8 ? 32 : 16;  // of one wgmma
-  static constexpr int kSteps = kStageK / kStepK;
-  static constexpr int kWeightRow = kNibbles ? 64 : 128;  // bytes in a stage
-  static constexpr int kXBoxes = kStageK * (kNative8 ? 1 : 2) / kSwizzleRow;
-  static constexpr int kWeightBytes = kTileN * kWeightRow;
-  static constexpr int kStageBytes = kWeightBytes + kXBoxes * kTokens * kSwizzleRow;
-  // Sums that start afresh every so many steps, and are added to float32: groups of scales; e4m3
-  // products, of which Hopper keeps 14 bits.
-  static constexpr bool kPromotes = kSubs > 0 || kD == Decode::kE4M3;
-  static constexpr int kPromoteSteps = kSubs > 0 ? kSteps / kSubs : kSteps;
-  // Steps whose operands are decoded together. Two batches of registers take turns, so a stage has
-  // an even number of them where sums go on over stages: one batch may still be read.
-  static constexpr int kBatch = kSubs > 0 || (kSteps == 4 && !kPromotes) ? 2 : 4;
-  static_assert(kPromotes || kSteps / kBatch % 2 == 0);
-  static_assert(kPromoteSteps % kBatch == 0);
-  using Sum = std::conditional_t<kIntegers, int32_t, float>;
-  static constexpr int kRegs = kTokens / 2;  // of a thread
-  // One warp loads. Nine warps have 168 registers a thread; a loading warp group gives its own
-  // away.
-  static constexpr bool kGives = kTokens > 64;
-  static constexpr int kThreads = kConsumers + (kGives ? 128 : 32);
-  static_assert(!kGives || kGroups * kMultiplyRegisters + kLoadRegisters <= 3 * 168);
-};
-
-struct Layout {
-  int stages;
-  int splits;    // blocks of a cluster that share K
-  int share;     // or: that have the same tokens, of which each loads its part for both
-  int k_stages;  // of all K
-  int scales, sums, factors, barriers, bytes;
-  int groups, group_inverse;
-  bool wide;  // residual and results may be read and written 16 bytes at once
-};
-
-struct Tile {
-  int row, token, first, end;  // stages of K
-};
-__device__ Tile tile_of(const Layout& l, int tokens) {
-  const int rank = static_cast<int>(blockIdx.x) % l.splits;
-  return {static_cast<int>(blockIdx.x) / l.splits * kTileN, static_cast<int>(blockIdx.y) * tokens,
-          l.k_stages * rank / l.splits, l.k_stages * (rank + 1) / l.splits};
-}
+using namespace gemm_rows;
 
 // ---- operands in registers
 
@@ -99,11 +21,6 @@ __device__ uint64_t matrix_descriptor(const void* p) {
   constexpr uint64_t kAtomStride = 1024 >> 4, kSwizzle128 = 1;
   return ((ptx::shared_address(p) & 0x3ffff) >> 4) | uint64_t{1} << 16 | kAtomStride << 32 |
          kSwizzle128 << 62;
-}
-
-// A lane's rows of the tile are r = 16 warp + lane / 4 and r + 8.
-__device__ int row_of_thread() {
-  return static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
 }
 
 // The 16-bit word at byte `at` of a swizzled row.
@@ -121,12 +38,6 @@ __device__ uint32_t mini_pair(uint32_t sign, uint32_t magnitude, int man_bits, i
   const auto factor = static_cast<uint32_t>(254 - bias) << 7;  // 2^(127 - bias)
   return bf16_product(sign | magnitude << (7 - man_bits), factor | factor << 16);
 }
-
-// What decoding rows r and r + 8 takes besides codes, as pairs of bf16.
-struct Decoding {
-  uint32_t offset[2];  // subtracted: int4 as kRaisedS4 + zero point, int8 the zero point
-  uint32_t fold[2];    // the group's scale
-};
 
 // Operands of a stage; 4-bit codes are read once.
 template <class F>
@@ -193,113 +104,13 @@ struct Weights {
 template <class F>
 __device__ void multiply(typename F::Sum (&d)[F::kRegs], const uint32_t (&a)[4], uint64_t x,
                          bool accumulate) {
-  if constexpr (F::kDecode == Decode::kE4M3) {
+  if constexpr (F::kE4M3) {
     ptx::wgmma_rows_e4m3(d, a, x, accumulate);
   } else if constexpr (F::kDecode == Decode::kS8) {
     ptx::wgmma_rows_s8(d, a, x, accumulate);
   } else {
     ptx::wgmma_rows_bf16(d, a, x, accumulate);
   }
-}
-
-// Scales and zero points of a stage, for rows r and r + 8, on their way from memory.
-template <class F>
-struct StageGroups {
-  uint4 scales[2];
-  uint32_t zeros[2];
-
-  template <int kBytes>
-  __device__ static uint4 fetch(const void* from) {
-    if constexpr (kBytes == 16) return __ldg(static_cast<const uint4*>(from));
-    if constexpr (kBytes == 8) {
-      const uint2 two = __ldg(static_cast<const uint2*>(from));
-      return {two.x, two.y, 0, 0};
-    }
-    if constexpr (kBytes == 4) return {__ldg(static_cast<const uint32_t*>(from)), 0, 0, 0};
-    if constexpr (kBytes == 2) return {__ldg(static_cast<const uint16_t*>(from)), 0, 0, 0};
-    return {__ldg(static_cast<const uint8_t*>(from)), 0, 0, 0};
-  }
-  __device__ void load(const GemvArgs& a, const Layout& l, int row0, int k) {
-    constexpr int kCount = F::kSubs > 0 ? F::kSubs : F::kFolds;
-    const int group = kCount > 1 ? k * kCount : (k * l.group_inverse) >> kInverseBits;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = min(row0 + row_of_thread() + 8 * r, a.n - 1);
-      const int64_t at = int64_t{row} * l.groups + group;
-      const auto* from = static_cast<const unsigned char*>(a.w_scale);
-      if constexpr (F::kByteScales) {
-        scales[r] =
-            fetch<kCount>(from + byte_scale_at(row, group, l.groups / kCount, 128 / kCount));
-      } else if constexpr (F::kFolds > 0) {
-        scales[r] = fetch<kCount * 2>(from + at * 2);
-      } else {
-        scales[r] =
-            a.wide_scales ? fetch<kCount * 4>(from + at * 4) : fetch<kCount * 2>(from + at * 2);
-        zeros[r] = a.w_zero != nullptr ? fetch<kCount>(a.w_zero + at).x : 0;
-      }
-    }
-  }
-  // Bytes that have arrived -> bf16, in order.
-  __device__ void settle() {
-    if constexpr (F::kByteScales) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const uint2 raw = make_uint2(scales[r].x, scales[r].y);
-        if constexpr (F::kFolds == 4) {
-          const uint2 pairs = e8m0_pairs(raw.x);
-          scales[r] = {pairs.x, pairs.y, 0, 0};
-        } else {
-          scales[r] = {e4m3_pair(__byte_perm(raw.x, raw.y, 0x40)),
-                       e4m3_pair(__byte_perm(raw.x, raw.y, 0x51)),
-                       e4m3_pair(__byte_perm(raw.x, raw.y, 0x62)),
-                       e4m3_pair(__byte_perm(raw.x, raw.y, 0x73))};
-        }
-      }
-    }
-  }
-  // Group `sub` of the stage, as two bf16 (kFolds).
-  __device__ uint32_t pair(int r, int sub) const {
-    return __byte_perm(word_of(scales[r], sub / 2), 0, sub % 2 == 0 ? 0x1010 : 0x3232);
-  }
-  __device__ float scale(int r, int sub, bool wide) const {
-    return __uint_as_float(wide ? word_of(scales[r], sub) : pair(r, sub) & 0xffff0000u);
-  }
-  __device__ int zero(int r, int sub) const {
-    return static_cast<int8_t>(zeros[r] >> (8 * sub));
-  }
-};
-
-// Group `sub` of a stage, for rows r and r + 8: what multiplies its sums.
-struct GroupOf {
-  float scale[2];
-  Decoding by;
-};
-template <class F>
-__device__ GroupOf group_of(const GemvArgs& a, const Layout& l, const unsigned char* shared,
-                            const Tile& tile, int k, int sub, const StageGroups<F>& stage) {
-  const int row = row_of_thread();
-  const int at = F::kSubs > 1 ? k * F::kSubs + sub : (k * l.group_inverse) >> kInverseBits;
-  // Codes of fewer bits are larger by the spare ones.
-  const float shrink = __uint_as_float(static_cast<uint32_t>(127 - a.spare_bits) << 23);
-  GroupOf g;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    int zero = 0;
-    if constexpr (F::kSharedScales) {
-      const auto* scales = reinterpret_cast<const uint16_t*>(shared + l.scales);
-      g.scale[r] = __uint_as_float(uint32_t{scales[(row + 8 * r) * l.groups + at]} << 16);
-      if (a.w_zero != nullptr && tile.row + row + 8 * r < a.n)
-        zero = a.w_zero[int64_t{tile.row + row + 8 * r} * l.groups + at];
-    } else {
-      g.scale[r] = stage.scale(r, sub, a.wide_scales);
-      zero = stage.zero(r, sub);
-    }
-    g.scale[r] *= shrink;
-    const auto value = __float2bfloat16_rn((F::kSharedScales ? kRaisedS4 : 0.0f) +
-                                           static_cast<float>(zero << a.spare_bits));
-    g.by.offset[r] = bits_of(__nv_bfloat162(value, value));
-  }
-  return g;
 }
 
 // ---- the two roles
@@ -374,7 +185,8 @@ __device__ void release(const Layout& l, uint64_t* empty) {
 // Sums of this block's K for 64 rows of weights.
 template <class F>
 __device__ void consume(typename F::Sum (&sums)[F::kRegs], const GemvArgs& a, const Layout& l,
-                        const unsigned char* shared, const Barriers& b, const Tile& tile) {
+                        unsigned char* shared, const Barriers& b, const Tile& tile) {
+  const TileScales<F> tile_scales(l, shared);
   typename F::Sum part[F::kPromotes ? F::kRegs : 1];
   if (F::kSharedScales) ptx::mbarrier_wait(b.scales, 0);
   StageGroups<F> next;
@@ -433,6 +245,9 @@ __device__ void consume(typename F::Sum (&sums)[F::kRegs], const GemvArgs& a, co
         for (int i = 0; i < F::kRegs; ++i) {
           if constexpr (F::kSubs > 0) {
             sums[i] = fmaf(part[i], group.scale[i / 2 % 2], sums[i]);
+          } else if constexpr (F::kTiles) {
+            const float2 scale = tile_scales.of(k - tile.first, i / 4);
+            sums[i] = fmaf(part[i], i % 2 == 0 ? scale.x : scale.y, sums[i]);
           } else {
             sums[i] += part[i];
           }
@@ -476,13 +291,14 @@ struct Factors {
     const int i = static_cast<int>(threadIdx.x);
     if (i < kTileN) {
       const int row = min(tile.row + i, a.n - 1);
-      const bool scaled = F::kSubs + F::kFolds == 0 && a.w_scale != nullptr;
+      const bool scaled = F::kSubs + F::kFolds == 0 && !F::kTiles && a.w_scale != nullptr;
       w_scale[i] = (scaled ? static_cast<const float*>(a.w_scale)[row] : 1.0f) *
                    (a.w_global != nullptr ? a.w_global[row] : 1.0f);
       bias[i] = a.bias != nullptr ? a.bias[row] : 0.0f;
     } else if (i - kTileN < F::kTokens) {
       const int m = min(tile.token + i - kTileN, a.m - 1);
-      x_scale[i - kTileN] = (a.x_scale != nullptr ? a.x_scale[m * a.x_scale_stride] : 1.0f) *
+      const bool scaled = !F::kTiles && a.x_scale != nullptr;
+      x_scale[i - kTileN] = (scaled ? a.x_scale[m * a.x_scale_stride] : 1.0f) *
                             (a.x_global != nullptr ? *a.x_global : 1.0f);
     }
   }
@@ -629,6 +445,10 @@ __global__ void __launch_bounds__(F::kThreads, F::kTokens >= 64 ? 1 : 2)
     typename F::Sum sums[F::kRegs] = {};
     ptx::grid_dependency_wait();  // what reads out is done, x is written
     factors.load<F>(a, tile);
+    if constexpr (F::kTiles) {
+      TileScales<F>(l, shared).load(a, l, tile);
+      ptx::named_barrier(1, kConsumers);  // the scales are there
+    }
     consume<F>(sums, a, l, shared, barriers, tile);
     const Results<F> results(a, l, tile);
     ptx::named_barrier(1, kConsumers);  // the stages have been read: sums may take their place
@@ -683,10 +503,12 @@ Layout layout_of(const GemvArgs& a) {
   }
   if (a.warps > 0) l.splits = std::min(a.warps, kSplitsMax);
   l.share = l.splits == 1 && F::kTokens >= 64 && tiles_n % kShareMax == 0 ? kShareMax : 1;
-  l.groups = a.group_cols > 0 ? a.k / a.group_cols : 0;
+  l.groups = F::kTiles ? l.k_stages : a.group_cols > 0 ? a.k / a.group_cols : 0;
   const int group_blocks = std::max(1, a.group_cols / 128);
   l.group_inverse = ((1 << kInverseBits) + group_blocks - 1) / group_blocks;
-  const int scale_bytes = F::kSharedScales ? (kTileN * l.groups * 2 + 127) / 128 * 128 : 0;
+  const int stages_most = (l.k_stages + l.splits - 1) / l.splits;  // of a block
+  const int scales = F::kSharedScales ? kTileN * l.groups * 2 : TileScales<F>::bytes(stages_most);
+  const int scale_bytes = (scales + 127) / 128 * 128;
   const int factor_bytes = (2 * kTileN + F::kTokens) * 4;
   const int fixed = scale_bytes + factor_bytes + (2 * kStagesMax + 1) * 8;
   const int limit = F::kTokens >= 64 || scale_bytes > (48 << 10) ? kSharedMax : kSharedHalf;
@@ -725,10 +547,15 @@ void launch_mix(const GemvArgs& a, cudaStream_t stream) {
          stream, weights, x, a, l);
 }
 
+// Of a block.
+int tokens_of(int m) {
+  return m <= 16 ? 16 : m <= 64 ? 64 : 128;
+}
 template <Decode kD, int kSubs = 0, int kFolds = 0>
 void launch_tokens(const GemvArgs& a, cudaStream_t stream) {
-  if (a.m <= 16) return launch_mix<Mix<kD, 16, kSubs, kFolds>>(a, stream);
-  if (a.m <= 64) return launch_mix<Mix<kD, 64, kSubs, kFolds>>(a, stream);
+  const int tokens = tokens_of(a.m);
+  if (tokens == 16) return launch_mix<Mix<kD, 16, kSubs, kFolds>>(a, stream);
+  if (tokens == 64) return launch_mix<Mix<kD, 64, kSubs, kFolds>>(a, stream);
   launch_mix<Mix<kD, 128, kSubs, kFolds>>(a, stream);
 }
 template <Decode kD>
@@ -743,7 +570,6 @@ void launch_groups(const GemvArgs& a, cudaStream_t stream) {
 std::string gemm_rows_sm90_why_not(const GemvArgs& a) {
   const bool codes = a.input != GemvInput::kRun;
   if (a.run_is_f16) return "f16";
-  if (a.weight == GemvWeight::kE4M3Tiles) return "scales of groups on both sides";
   if (a.weight == GemvWeight::kS4 && codes) return "4-bit weights against codes";
   if (codes && (a.input == GemvInput::kS8) != (a.weight == GemvWeight::kS8))
     return "codes of two kinds";
@@ -753,6 +579,9 @@ std::string gemm_rows_sm90_why_not(const GemvArgs& a) {
   if (a.weight == GemvWeight::kS4 &&
       kTileN * (a.k / std::max(1, a.group_cols)) * 2 > kScaleBytesMax)
     return "scales of 128 rows are beyond 64 KiB";
+  const int tokens = tokens_of(a.m), k_stages = (a.k + 127) / 128;
+  if (a.weight == GemvWeight::kE4M3Tiles && (tokens + 2) * 4 * k_stages > kTileScaleBytesMax)
+    return "scales of the activations are beyond 96 KiB";
   if (a.k == 0) return "K is 0";
   if (a.weight >= GemvWeight::kS8Groups) {
     if (codes) return "codes on both sides, of groups";
@@ -781,8 +610,7 @@ void gemm_rows__sm90(const GemvArgs& a, cudaStream_t stream) {
     case GemvWeight::kS4:
       return launch_groups<Decode::kS4ToBf16>(a, stream);
     case GemvWeight::kE4M3Tiles:
-      check(false, "gemm_rows_why_not refuses scales of groups on both sides");
-      return;
+      return launch_tokens<Decode::kE4M3Tiles>(a, stream);
     case GemvWeight::kS8Groups:
       return launch_groups<Decode::kS8ToBf16>(a, stream);
     case GemvWeight::kE4M3Groups:

@@ -372,6 +372,13 @@ constexpr CudaLinearKernel kKernels[] = {
      true,
      [](const WeightRequest& r) { return is_bf16(r) && takes_e4m3_e4m3(r); },
      try_gemm_rows_few},
+    {{"gemm_rows_e4m3_e4m3_block_bf16__sm90"},
+     "sm_90a, bf16, e4m3 weights in tiles of 128 x 128, e4m3 activations in groups of 128, 9 to "
+     "128 rows",
+     90,
+     true,
+     [](const WeightRequest& r) { return is_bf16(r) && takes_e4m3_blocks(r); },
+     try_gemm_rows_few},
     {{"gemm_rows_s8_s8_row_bf16__sm90"},
      "sm_90a, bf16, symmetric int8 weights and activations, 9 to 128 rows",
      90,
