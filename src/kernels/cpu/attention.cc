@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kChunkKeys = 256;     // of a partial result, about; fixed for a page size
 constexpr int64_t kTileQueryRows = 32;  // query rows of a prefill unit, about
-constexpr int64_t kFewRows = 16;        // of a decoding unit, about
+constexpr int64_t kDecodeRows = 16;     // query rows of a decoding unit, at most about
 
 const AttentionKernels& kernels_of(const CpuQueue& queue) {
 #if defined(__x86_64__)
@@ -156,9 +156,9 @@ void add_units(Job& job, ConstView qkv, View out, const Batch& batch, int32_t he
   }
 }
 
-// Of a decoding unit, keys or values of its first pages into L2, while the unit before it is
-// computed: they are a few lines each, where hardware prefetchers have no time to follow.
-enum class Section { kKeys, kValues };
+// Keys or values of a decoding unit's first pages into L2, while the unit before it is computed:
+// they are a few lines each, where hardware prefetchers have no time to follow.
+enum class Section : uint8_t { kKeys, kValues };
 void fetch_ahead(const AttentionArgs& args, const Unit& unit, Section section) {
   constexpr int64_t kPagesMost = 4, kKeysAtOnce = 16;
   const PageLayout& l = args.cache.layout;
@@ -206,7 +206,7 @@ void run_whole(const Job& job, CpuQueue& queue) {
   };
   // Decoding units in order, for what is fetched ahead, and by the thread that wrote their last
   // keys; others dealt one by one, the longest first.
-  if (job.rows_max <= kFewRows) {
+  if (job.rows_max <= kDecodeRows) {
     queue.pool.parallel_parts(units, 1, run);
   } else {
     queue.pool.parallel_for(units, 1, run);

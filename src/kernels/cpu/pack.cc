@@ -139,7 +139,7 @@ void pack_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
 }
 
 // Codes of 8 bits of one channel: a few bytes of each K block.
-void unpack_bytes(const PackedLayout& l, std::byte* data, const StripRows& s) {
+void unpack_channel(const PackedLayout& l, std::byte* data, const StripRows& s) {
   constexpr int64_t kAhead = 32;  // K blocks
   const PackedBlock first = block_of(l, data, s.strip, 0);
   const int64_t jump = l.tile_strips(s.strip) * l.block_bytes;
@@ -155,7 +155,7 @@ void unpack_bytes(const PackedLayout& l, std::byte* data, const StripRows& s) {
 }
 
 void unpack_strip(const PackedLayout& l, std::byte* data, const StripRows& s) {
-  if (l.bits == 8 && s.last - s.first == 1) return unpack_bytes(l, data, s);
+  if (l.bits == 8 && s.last - s.first == 1) return unpack_channel(l, data, s);
   const Parts parts = parts_of(l.bits);
   for (int64_t k = 0; k < l.cols; ++k) {
     const PackedBlock block = block_of(l, data, s.strip, k / l.inputs);
