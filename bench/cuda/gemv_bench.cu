@@ -105,6 +105,7 @@ struct Bits {
 };
 constexpr Bits kAny{0xffffffffu, 0};
 constexpr Bits kValues{0x807f807fu, 0x3f003f00u};  // 16-bit halves, finite and near 1 in magnitude
+constexpr Bits kE4M3Codes{0xbfbfbfbfu, 0};  // no NaN: rows that hold it take a slow way to codes
 constexpr Bits kE8M0Bytes{0x07070707u, 0x78787878u}, kE4M3Bytes{0x07070707u, 0x30303030u};
 __global__ void fill(uint32_t* out, int64_t words, Bits bits) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < words;
@@ -131,6 +132,10 @@ Array device_array(int64_t bytes, Bits bits) {
 
 Bits scale_bits(ScaleForm form) {
   return form == ScaleForm::kE8M0 ? kE8M0Bytes : form == ScaleForm::kE4M3 ? kE4M3Bytes : kValues;
+}
+
+Bits code_bits(const Spec& spec) {
+  return spec.quantized() && *spec.elem == kE4M3 ? kE4M3Codes : kAny;
 }
 
 // ---- one linear
@@ -278,7 +283,7 @@ struct RandomWeight {
       : weight(kCudaOps.plan_weight(
             {.name = "bench", .scheme = scheme, .run_dtype = &kBF16, .rows = s.n, .cols = s.k},
             gpu.queue)),
-        memory(device_array(weight.bytes, kAny)) {
+        memory(device_array(weight.bytes, code_bits(scheme.weight))) {
     const WeightLayout l(weight.request);
     weight.data = reinterpret_cast<std::byte*>(memory.get());
     if (l.groups == 0)

@@ -367,5 +367,16 @@ TEST_F(DecodeLayersCuda, NanComesThrough) {
   }
 }
 
+// Likewise, of what becomes codes in the kernel.
+TEST_F(DecodeLayersCuda, SmallCodesEqualTheOperations) {
+  const Device gpu(kCudaOps, {});
+  for (const char* name : {"fp8_block", "ptpc_fp8", "int8"}) {
+    Problem problem(gpu, parse_scheme(name), kShapes[2]);
+    problem.set_context(kPageTokens);
+    EXPECT_TRUE(compare::bit_equal(problem.at_once().x.view(), problem.by_operation().x.view()))
+        << name;
+  }
+}
+
 }  // namespace
 }  // namespace mantissa

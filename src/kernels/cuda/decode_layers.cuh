@@ -164,6 +164,8 @@ __device__ void stage_row(const Block<F>& b, int layer, int role, const RowSourc
     reader.take_scale(stage_code_limbs(b, row, role, from.x_scale, fold));
   } else if constexpr (F::kLimbs > 0) {
     reader.take_scale(stage_row_limbs(b, row, role, fold));
+  } else if constexpr (F::kTiles) {
+    stage_groups(b, row, role);
   } else {
     stage_units(b, row, role, from.x_scale, fold);
   }
@@ -198,9 +200,7 @@ __device__ void multiply_all(const Block<F>& b) {
         ahead.held = false;
         const RowSource source{first ? static_cast<const void*>(d.x) : b.input(layer, role), gain,
                                l.linears[role].x_scale, !first};
-        // Others lack registers for both.
-        constexpr bool kFew = F::kSubs == 0 || F::kLimbs > 0 || F::kTiles;
-        if (kFew && d.roles[role].k <= kUnitsFew * kMultiplyThreads * kUnitCols) {
+        if (d.roles[role].k <= kUnitsFew * kMultiplyThreads * kUnitCols) {
           stage_row<kUnitsFew>(b, layer, role, source, reader, ahead, kept, fold);
         } else {
           stage_row<kUnitsMax>(b, layer, role, source, reader, ahead, kept, fold);
@@ -308,8 +308,9 @@ DecodePlan plan_all(const DecodeArgs& d) {
   // instead of 102.7 (int4 34.9 instead of 38.3, fp8_weight_only 59.2 instead of 60.4).
   p.keeps = F::kWeight == GemvWeight::kRun ? 0 : std::min(p.ring.stages, kKeeps);
   // Where rows are exchanged as codes of 8 bits, bursts delay them: int8 64.5 us a layer instead of
-  // 60.1, ptpc_fp8 72.5 instead of 69.6; fp8_weight_only gains 2.5, int4 1.
-  if (F::kWeight != GemvWeight::kS4 && d.input != GemvInput::kRun) p.ring.apart = true;
+  // 60.1, ptpc_fp8 72.5 instead of 69.6; fp8_weight_only gains 2.5, int4 1, fp8_block 0.7.
+  const bool codes_of_rows = d.input != GemvInput::kRun && !F::kTiles;
+  if (F::kWeight != GemvWeight::kS4 && codes_of_rows) p.ring.apart = true;
   p.query = p.ring.x;
   p.merge = p.query + query_bytes;
   p.turn = round_up(p.ring.bytes, 16);

@@ -125,23 +125,23 @@ __device__ void norm_units(Row& row, const HeldGains& gains, const float* gain, 
 }
 
 // The largest magnitude as bits of float32; of the finite values alone where `finite`.
-template <class Row>
-__device__ uint32_t row_amax_bits(const Row& row, Fold& fold, bool finite) {
+__device__ uint32_t unit_amax_bits(const uint4& unit, bool finite) {
+  if (!finite) return amax_bits(unit);
   constexpr uint32_t kInfinity = 0x7f800000u;
   uint32_t amax = 0;
 #pragma unroll
-  for (int u = 0; u < Row::kUnits; ++u) {
-    if (!finite) {
-      amax = max(amax, amax_bits(row.v[u]));
-      continue;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t low = word_of(row.v[u], i) << 16 & 0x7fff0000u;
-      const uint32_t high = word_of(row.v[u], i) & 0x7fff0000u;
-      amax = max(amax, max(low < kInfinity ? low : 0, high < kInfinity ? high : 0));
-    }
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t low = word_of(unit, i) << 16 & 0x7fff0000u;
+    const uint32_t high = word_of(unit, i) & 0x7fff0000u;
+    amax = max(amax, max(low < kInfinity ? low : 0, high < kInfinity ? high : 0));
   }
+  return amax;
+}
+template <class Row>
+__device__ uint32_t row_amax_bits(const Row& row, Fold& fold, bool finite) {
+  uint32_t amax = 0;
+#pragma unroll
+  for (int u = 0; u < Row::kUnits; ++u) amax = max(amax, unit_amax_bits(row.v[u], finite));
   amax = __reduce_max_sync(0xffffffffu, amax);
   auto* partial = reinterpret_cast<uint32_t*>(fold.begin());
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = amax;
@@ -177,14 +177,6 @@ __device__ RowCodes row_codes(const Block<F>& b, const Row& row, const float* gi
     out.codes.rest = 0;
   }
   return out;
-}
-// Of the group of 128 columns that a thread's unit is in; by whole warps.
-template <class F>
-__device__ RowCodes group_codes(const uint4& unit, Extent extent) {
-  constexpr CodeKind kKind = kRowKind<F>;
-  const HeldRange range = range_of_group<__nv_bfloat16>(unit, kKind, kLine / kUnitCols);
-  const Scale s = scale_of(kKind, extent, range.range);
-  return {s, FastCodes(kKind, s), FastCodes::fits(kKind, range, s)};
 }
 // Eight values -> eight codes.
 template <class F>
@@ -248,6 +240,66 @@ __device__ float stage_row_limbs(const Block<F>& b, Row& row, int role, Fold& fo
   return limb_result_scale<F>(s);
 }
 
+// Of a group of 128 columns, which 16 lanes have a unit each of: each lane gets that of its half
+// warp's unit lane % 16 * kUnits / 16.
+constexpr int kGroupLanes = kLine / kUnitCols;
+template <class Row>
+__device__ uint32_t group_amax_bits(const Row& row, bool finite) {
+  constexpr int kUnits = Row::kUnits;
+  static_assert(kGroupLanes % kUnits == 0, "lanes for each unit");
+  uint32_t amax[kUnits];
+#pragma unroll
+  for (int u = 0; u < kUnits; ++u) amax[u] = unit_amax_bits(row.v[u], finite);
+    // Lanes go on with half of the units each, until they have one.
+#pragma unroll
+  for (int left = kUnits / 2; left > 0; left /= 2) {
+    const int apart = kGroupLanes / kUnits * left;
+    const bool upper = (threadIdx.x & static_cast<unsigned>(apart)) != 0;
+#pragma unroll
+    for (int u = 0; u < left; ++u) {
+      const uint32_t mine = upper ? amax[u + left] : amax[u];
+      const uint32_t other = upper ? amax[u] : amax[u + left];
+      amax[u] = max(mine, __shfl_xor_sync(0xffffffffu, other, apart));
+    }
+  }
+#pragma unroll
+  for (int apart = kGroupLanes / kUnits / 2; apart > 0; apart /= 2)
+    amax[0] = max(amax[0], __shfl_xor_sync(0xffffffffu, amax[0], apart));
+  return amax[0];
+}
+
+// The row as e4m3 codes in groups of 128 columns, as f16; scales go to their lines of x. A lane
+// works out the scale of one group, and the others have it by shuffles.
+constexpr uint32_t kFastGroupMax = (127 + 68) << 23;  // 2^68: scales are within kFastScaleMax
+template <class F, class Row>
+__device__ void stage_groups(const Block<F>& b, Row& row, int role) {
+  constexpr int kUnits = Row::kUnits, kEach = kGroupLanes / kUnits;  // lanes of a unit's scale
+  const int cols = lines_of<F>(b.plan.roles[role].plan) * kLine;
+  const int thread = static_cast<int>(threadIdx.x), group_lane = thread % kGroupLanes;
+  uint32_t amax = group_amax_bits(row, false);
+  const bool rare = __any_sync(0xffffffffu, amax >= kFastGroupMax);
+  if (rare) amax = group_amax_bits(row, true);
+  const Scale s = scale_of(CodeKind::kE4M3, Extent::kGroup, {__uint_as_float(amax), 0, 0});
+  const FastCodes fast(CodeKind::kE4M3, s);
+  if (role == kDecodeOut || role == kDecodeDown)             // no norm, whose barrier would do
+    ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // nobody reads the old x any more
+  clear_line<F>(1, b.plan.roles[role].plan, b.plan.ring, b.shared);
+  const int col = row.col(group_lane / kEach) - group_lane * kUnitCols;
+  if (group_lane % kEach == 0 && col < cols)
+    reinterpret_cast<float*>(b.shared + b.plan.ring.x_sums)[col / kLine * F::kLineSums] = s.scale;
+  row.for_each(cols, [&](const uint4& unit, int u) {
+    const int from = thread % 32 - group_lane + u * kEach;
+    RowCodes by{{}, fast, !rare};
+    by.codes.factor = __shfl_sync(0xffffffffu, fast.factor, from);
+    by.codes.rest = __shfl_sync(0xffffffffu, fast.rest, from);
+    if (rare) by.scale = Scale::dividing(__shfl_sync(0xffffffffu, s.scale, from));
+    if (row.col(u) >= cols) return;
+    *reinterpret_cast<uint4*>(b.shared + b.plan.ring.x + row.col(u) * 2) =
+        decode_unit(codes_of_unit<F>(unit, by));
+  });
+  ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // x is there
+}
+
 // The row as operands in shared memory, quantized where the scheme does so; bf16 that meets 8-bit
 // codes as f16 (kTakesScaled).
 template <class F, class Row>
@@ -264,19 +316,15 @@ __device__ void stage_units(const Block<F>& b, Row& row, int role, const float* 
   if (scaled) {
     half = half_scale(row_amax_bits(row, fold, false));
     if (threadIdx.x == 0) *reinterpret_cast<float*>(b.shared + b.plan.x_scale) = half.result;
-  } else if constexpr (kTakesCodes && !F::kTiles) {
+  } else if constexpr (kTakesCodes) {
     by = row_codes(b, row, given, fold);
   } else if (role == kDecodeOut || role == kDecodeDown) {    // no norm, whose barrier would do
     ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // nobody reads the old x any more
   }
-  auto* x_sums = reinterpret_cast<float*>(b.shared + b.plan.ring.x_sums);
   clear_line<F>(1, plan, b.plan.ring, b.shared);
   row.for_each(cols, [&](const uint4& unit, int u) {
     const int col = row.col(u);
-    if constexpr (F::kTiles)
-      by = group_codes<F>(unit, plan.groups > 1 ? Extent::kGroup : Extent::kRow);
     if (col >= cols) return;
-    if (F::kTiles && col % kLine == 0) x_sums[col / kLine * F::kLineSums] = by.scale.scale;
     uint4 operands = unit;
     if (scaled) {
       float v[kUnitCols];
@@ -290,20 +338,10 @@ __device__ void stage_units(const Block<F>& b, Row& row, int role, const float* 
         *reinterpret_cast<uint2*>(x + col) = codes;
         return;
       } else {
-        operands = make_uint4(decode_e4m3<T>(codes.x & 0xffffu), decode_e4m3<T>(codes.x >> 16),
-                              decode_e4m3<T>(codes.y & 0xffffu), decode_e4m3<T>(codes.y >> 16));
+        operands = decode_unit(codes);
       }
     }
     if constexpr (!F::kIntegers) *reinterpret_cast<uint4*>(x + col * 2) = operands;
-    if constexpr (F::kSubs > 0 && !F::kTiles) {
-      constexpr int kLanes = 16 / F::kSubs;  // of 8 values each: a group
-      float sum = sum_of_unit<T>(operands);
-#pragma unroll
-      for (int step = kLanes / 2; step > 0; step /= 2)
-        sum += __shfl_xor_sync(0xffffffffu, sum, step);
-      const int unit = col / kUnitCols;
-      if (unit % kLanes == 0) x_sums[unit / kLanes * kGemvRowsMax] = sum;
-    }
   });
   ptx::named_barrier(kMultiplyBarrier, kMultiplyThreads);  // x is there
 }

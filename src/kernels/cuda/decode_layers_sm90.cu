@@ -15,6 +15,7 @@ std::string decode_layers_sm90_why_not(const DecodeArgs& d) {
     if (s.k > kRowMax) return text("rows of more than ", kRowMax, " columns");
     if (s.k % kUnitCols != 0 || s.row_bytes % 16 != 0) return "rows of no whole units";
     if (s.n % kRows != 0) return "outputs of no whole tiles";
+    if (d.weight == GemvWeight::kE4M3Tiles && s.k <= kLine) return "rows of one group";
     if (d.weight == GemvWeight::kS4 && (s.group_cols == 0 || s.group_cols % 128 != 0))
       return "int4 groups of other sizes than multiples of 128";
     if ((d.weight == GemvWeight::kS4 || d.weight == GemvWeight::kMini4) && s.k % 128 != 0)
