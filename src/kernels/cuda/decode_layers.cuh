@@ -59,19 +59,22 @@ __device__ Finish finish_of(const GemvArgs& a, int row, const void* residual) {
   if (residual != nullptr) f.residual = run_value(a, residual, row);
   return f;
 }
-// Row lane % 16 of a tile; of the lanes whose `at` stands at one tile, 16 free it.
+// Row lane % 16 of a tile, by the 16 lanes that are there for it (others get nothing).
 template <class F>
 __device__ float finish_tile(const Block<F>& b, const GemvArgs& a, const Ring& ring,
-                             const RingCursor& at, Finish f, bool frees) {
+                             const RingCursor& at, Finish f, bool there) {
   constexpr bool kRowScales = F::kScales && F::kSubs == 0;
   const int row = static_cast<int>(threadIdx.x) % kRows;
   if (kRowScales) ptx::mbarrier_wait(b.barriers.params_full + at.of_tile(), at.tile_parity());
   ptx::mbarrier_wait(b.barriers.parts_full + at.of_tile(), at.tile_parity());
-  const auto sum = sum_parts<F>(ring, b.shared, 1, at.of_tile(), row);
-  if (!F::kGlobals) f.w_scale = row_scale<F>(ring, b.shared, at.of_tile(), row);
   if (a.x_scale != nullptr) f.x_scale = *a.x_scale;
-  __syncwarp();  // parts and scales have been read
-  if (frees) {
+  typename F::Sum sum = 0;
+  if (there) {
+    sum = sum_parts<F>(ring, b.shared, 1, at.of_tile(), row);
+    if (!F::kGlobals) f.w_scale = row_scale<F>(ring, b.shared, at.of_tile(), row);
+  }
+  __syncwarp();  // parts and scales have been read, and all lanes have seen that they were there
+  if (there) {
     ptx::mbarrier_arrive(b.barriers.parts_empty + at.of_tile());
     if (kRowScales) ptx::mbarrier_arrive(b.barriers.params_empty + at.of_tile());
   }
