@@ -111,8 +111,9 @@ const Verb kBenchAttentionVerb = {
     .details =
         "Causal attention over the paged cache. TFLOP/s counts both products of keys that are not "
         "masked; GB/s counts keys and values with their scales, queries and results once. The "
-        "caches of decode are rotated so that no nearer memory holds them; where they are too "
-        "small for that, % memory is left out. Sampled rows are compared "
+        "caches of decode are rotated over 160 MiB, more than a GPU's L2 (of a CPU's L3, see "
+        "`mantissa devices`); where they are too small for that, % memory is left out. Sampled "
+        "rows are compared "
         "with ref on the same cache: rms error has the cache's format, not its loss.",
     .examples =
         "mantissa bench attention --device cuda\n"

@@ -24,7 +24,7 @@ void refuse_calibration_without_text(const Args& args) {
   if (args.given("calibrate")) return;
   for (const char* name : {"calibrate-samples", "calibrate-seq-len"}) {
     if (args.given(name)) {
-      throw Error(text("--", name, " has no effect without --calibrate"),
+      throw Error(text(args.option_name(name), " has no effect without --calibrate"),
                   "add --calibrate FILE, or leave it out");
     }
   }
@@ -61,6 +61,7 @@ void calibrate_inputs(const Args& args, ModelOptions& options) {
   const int32_t bos = prefix_token(args, tokenizer, config);
   const std::vector<int32_t> tokens = tokenizer.encode(read_text(args, file, kFileBytesMax), false);
   if (tokens.empty()) throw Error(text("--calibrate ", file, ": no text"), "give another file");
+  check_vocabulary(tokenizer, config, tokens);
   const std::vector<Window> windows =
       calibration_windows(tokens, bos, args.integer("calibrate-samples"), length, head);
 

@@ -33,9 +33,9 @@ std::optional<double> real_of(const std::string& text) {
   return value;
 }
 
-// Whole numbers in full while they can be read at a glance: 1048576, 1e+15.
+// Whole numbers in full: 1048576, 1000000000000000.
 std::string bound_text(double bound) {
-  const bool whole = bound == std::floor(bound) && std::abs(bound) < 1e9;
+  const bool whole = bound == std::floor(bound) && std::abs(bound) < 1e18;
   return whole ? text(static_cast<int64_t>(bound)) : text(bound);
 }
 
@@ -50,7 +50,7 @@ std::string range_text(const Option& option) {
 
 // The value as the option's row wants it, or an Error that names the option.
 void check_value(const Option& option, const std::string& value) {
-  const std::string name = display_name(option);
+  const std::string name = long_names(option);
   const auto refuse = [&](const std::string& wanted) {
     throw Error(text(name, " is ", quoted(value)), text("give ", wanted));
   };
@@ -162,7 +162,7 @@ class ArgsBuilder {
       Args::Value value{&option, slot.texts, slot.flag || !slot.texts.empty()};
       const bool many = option.type == OptionType::kList;
       if (!many && slot.texts.size() > 1)
-        throw Error(text(display_name(option), " is given ", slot.texts.size(), " times"),
+        throw Error(text(long_names(option), " is given ", slot.texts.size(), " times"),
                     "give it once");
       if (is_positional(option) && slot.texts.empty())
         throw Error(text("`", slots.verb->name, "` needs ", option.names, ": ", option.help),
@@ -211,6 +211,12 @@ const std::string& Args::given_text(std::string_view name) const {
   const auto found = values_.find(name);
   check(found != values_.end() && found->second.texts.size() == 1, "Args: an option with a value");
   return found->second.texts.front();
+}
+
+std::string Args::option_name(std::string_view name) const {
+  const auto found = values_.find(name);
+  check(found != values_.end(), "Args: an option of the verb's tables");
+  return long_names(*found->second.option);
 }
 
 bool Args::given(std::string_view name) const {
@@ -285,11 +291,14 @@ struct Parser {
                      printable(words.front())),
                 text("name a command first: one of ", join(names, ", ")));
   }
-  const std::string nearest = nearest_name(found, names);
+  std::vector<std::string> endings;  // what the typed word may have meant
+  endings.reserve(names.size());
+  for (const std::string& name : names) endings.push_back(name.substr(prefix.size()));
+  const std::string nearest = nearest_name(words.front(), endings);
   throw Error(text("there is no command ", quoted(found)),
-              nearest.empty()
-                  ? text("one of ", join(names, ", "))
-                  : text("did you mean `mantissa ", nearest, "`? All: ", join(names, ", ")));
+              nearest.empty() ? text("one of ", join(names, ", "))
+                              : text("did you mean `mantissa ", prefix, nearest,
+                                     "`? All: ", join(names, ", ")));
 }
 
 void parse_and_run(std::span<const char* const> argv) {

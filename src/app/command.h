@@ -44,6 +44,8 @@ class Args {
   double real(std::string_view name) const;
   const std::vector<std::string>& list(std::string_view name) const;  // in the order given
   bool given(std::string_view name) const;                            // on the command line
+  // As messages name it: "--samples or --calibrate-samples".
+  std::string option_name(std::string_view name) const;
   // As it was given, of any type that has one value.
   const std::string& given_text(std::string_view name) const;
 

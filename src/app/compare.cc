@@ -35,7 +35,7 @@ namespace fs = std::filesystem;
 
 // clang-format off
 constexpr Option kOptions[] = {
-    {"-q,--schemes", OptionType::kText, "", "LIST", "schemes to compare, separated by commas; the run dtype (bf16) is the reference and always first"},
+    {"-q,--schemes", OptionType::kText, "", "LIST", "schemes to compare, separated by commas; the run dtype (bf16 mostly) is the reference and always first"},
     {"--tasks", OptionType::kText, "", "NAME", "the text: wikitext, WikiText-2's test pages as lm-eval scores them"},
     {"--data", OptionType::kText, "", "DIR", "where the data sets lie; else ./data, then ../shared/data"},
     {"--file", OptionType::kText, "", "FILE", "the text: this file, UTF-8, as `mantissa perplexity` scores it"},
@@ -386,6 +386,7 @@ SchemeFigures Comparer::measure(const std::string& scheme) {
   measure_speed(out, model);
   if (at_ > 0) return out;
   out.group = 0;
+  out.scheme = scheme_label(model);
   out_.model = model_name(model.options().folder);
   out_.parameters = human_count(model.plan().parameters);
   out_.device = model.device_description();
@@ -399,7 +400,8 @@ Comparison Comparer::run(std::span<const std::string> schemes,
                          const std::function<void(const Comparison&)>& done) {
   count_ = schemes.size();
   for (at_ = 0; at_ < count_; ++at_) {
-    note(text(at_ == 0 ? "" : "\n", "-- ", schemes[at_], " (", at_ + 1, " of ", count_, ")"));
+    note(text(at_ == 0 ? "-- the reference" : "\n-- " + schemes[at_], " (", at_ + 1, " of ", count_,
+              ")"));
     try {
       out_.schemes.push_back(measure(schemes[at_]));
     } catch (const Error& e) {

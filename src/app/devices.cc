@@ -46,6 +46,26 @@ std::string rate_text(double rate, const char* unit) {
   return rate > 0 ? text(fixed(rate, 0), " ", unit) : "no such instruction";
 }
 
+// clang-format off
+constexpr Option kOptions[] = {
+    {"--forget-peaks", OptionType::kFlag, "", "", "keep what is measured now, also where it is below what was kept"},
+};
+// clang-format on
+
+// What benchmarks will read, saved; a rate far below the kept one is named. False where it cannot
+// be written.
+bool keep_peaks(const Args& args, const Peaks& now) {
+  const std::optional<Peaks> before = load_peaks(now.machine);
+  if (!before || args.flag("forget-peaks")) return save_peaks(now);
+  std::vector<std::string> far_below;
+  const Peaks kept = merged_peaks(*before, now, far_below);
+  if (!far_below.empty())
+    notice(args,
+           text("far below an earlier measurement, which stays (--forget-peaks replaces it): ",
+                join(far_below, "; "), "; is the machine busy?"));
+  return save_peaks(kept);
+}
+
 void run(const Args& args) {
   const CpuFeatures cpu = read_cpu_features();
   const Table table = backends(args);
@@ -55,7 +75,7 @@ void run(const Args& args) {
   const Peaks peaks = cpu::measure_machine_peaks(queue.get());
   const ThreadTimes times = measure_threads(threads);
   const std::string file = peaks_file(peaks.machine).string();
-  const bool kept = save_peaks(peaks);
+  const bool kept = keep_peaks(args, peaks);
   if (!kept) {
     notice(args, text("the measurement is not kept: ", quoted(file),
                       " cannot be written; benchmarks will measure again"));
@@ -117,10 +137,13 @@ const Verb kDevicesVerb = {
         "Measured anew by every `mantissa devices`, in under 10 s, and kept in "
         "$XDG_CACHE_HOME/mantissa (or ~/.cache/mantissa), one file per processor, number of "
         "threads and instruction set: benchmarks read their arithmetic peaks from there (read "
-        "bandwidth they measure themselves). Run it on a quiet machine to refresh them.",
-    .examples = "mantissa devices\nmantissa devices --threads 1 --json",
+        "bandwidth they measure themselves). Of each arithmetic peak the higher one is kept: a "
+        "busy "
+        "machine only lowers it.",
+    .examples =
+        "mantissa devices\nmantissa devices --threads 1 --json\nmantissa devices --forget-peaks",
     .groups = kCommonOnly,
-    .options = {},
+    .options = kOptions,
     .run = run,
 };
 

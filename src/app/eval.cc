@@ -34,6 +34,7 @@ struct TaskResult {
   int version, shots;
   std::vector<Metric> metrics;  // by name
   std::optional<DivergenceResult> divergence;
+  std::string base;  // what it is from
   int64_t documents = 0;
   double seconds = 0;
   boost::json::object run_info;
@@ -46,6 +47,9 @@ TaskResult run_wikitext(const Args& args) {
                 "leave out --num-fewshot");
   ModelOptions options = model_options_of(args);
   set_limit_options(args, options);
+  if (options.dummy)
+    throw Error("--load-format dummy: random weights have no accuracy to evaluate",
+                "use `mantissa bench latency` for their speed");
   const ModelConfig config = config_of(options);
   const int64_t context = context_of(options, config);
   const Tokenizer tokenizer = open_tokenizer(args, options.folder);
@@ -63,6 +67,7 @@ TaskResult run_wikitext(const Args& args) {
                       {"byte_perplexity", result.byte_perplexity, true},
                       {"word_perplexity", result.word_perplexity, true}},
           .divergence = scored.divergence,
+          .base = scored.divergence ? base_label(args, models) : "",
           .documents = std::ssize(task.pages),
           .seconds = scored.seconds,
           .run_info = std::move(info)};
@@ -122,7 +127,7 @@ void print_results(const Args& args, std::span<const TaskResult> results) {
     note(text(result.task, ": ", counted(result.documents, "document"), ", ",
               human_seconds(result.seconds)));
     if (!result.divergence) continue;
-    Table table{{"task", "against"}, {{result.task, args.text("kld-against")}}};
+    Table table{{"task", "against"}, {{result.task, result.base}}};
     add_divergence(table, *result.divergence);
     print_text("\n" + markdown(table));
   }

@@ -56,6 +56,7 @@ FileWindows file_windows(const Args& args, const Tokenizer& tokenizer, const Mod
   const std::vector<int32_t> tokens =
       tokenizer.encode(read_text(args, args.text("file"), kFileBytesMax), false);
   if (tokens.empty()) throw Error(text(args.text("file"), " has no text"), "give another --file");
+  check_vocabulary(tokenizer, config, tokens);
   FileWindows out{perplexity_windows(tokens, bos, ctx, stride), ctx};
   keep_first(out.windows, args.integer("limit"));
   return out;
@@ -65,8 +66,10 @@ WikitextTask open_wikitext(const Args& args, const Tokenizer& tokenizer, const M
                            int64_t context) {
   std::vector<std::string> pages = read_wikitext_pages(data_file(args, kWikitextFile));
   keep_first(pages, args.integer("limit"));
-  return wikitext_task(tokenizer, pages,
-                       {.prefix = prefix_token(args, tokenizer, config), .length_max = context});
+  WikitextTask task = wikitext_task(
+      tokenizer, pages, {.prefix = prefix_token(args, tokenizer, config), .length_max = context});
+  for (const Window& window : task.windows) check_vocabulary(tokenizer, config, window.targets);
+  return task;
 }
 
 Reference reference_of(const std::string& text, const std::string& device) {
@@ -104,7 +107,7 @@ EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelC
   size_for_windows(options, config, length_max);
   const std::string& against = args.text("kld-against");
   const Reference reference = reference_of(against, options.device);
-  if (!against.empty() && reference.scheme != "auto") (void)parse_scheme(reference.scheme);
+  if (!against.empty() && reference.scheme != "auto") scheme_of("--kld-against", reference.scheme);
   if (!against.empty() && reference.device != options.device && reference.device != "auto") {
     // A device that cannot run is said before a model is loaded on the other.
     (void)open_queue(find_ops(reference.device), {.scratch_tokens = 1});
@@ -117,6 +120,12 @@ EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelC
     base = open_model(args, options);
   }
   return {std::move(model), std::move(base), std::move(options)};
+}
+
+std::string base_label(const Args& args, const EvalModels& models) {
+  const std::string& given = args.text("kld-against");
+  const size_t at = given.find('@');
+  return scheme_label(*models.base) + (at == std::string::npos ? "" : given.substr(at));
 }
 
 std::vector<LayerError> compare_linears(const Args& args, EvalModels& models,
@@ -135,7 +144,10 @@ std::vector<LayerError> compare_linears(const Args& args, EvalModels& models,
 }
 
 int32_t prefix_token(const Args& args, const Tokenizer& tokenizer, const ModelConfig& config) {
-  if (tokenizer.bos_id()) return *tokenizer.bos_id();
+  if (tokenizer.bos_id()) {
+    check_vocabulary(tokenizer, config, {{*tokenizer.bos_id()}});
+    return *tokenizer.bos_id();
+  }
   if (!config.bos_token_ids.empty()) return config.bos_token_ids.front();
   const std::optional<int32_t> eos = tokenizer.eos_id() || config.eos_token_ids.empty()
                                          ? tokenizer.eos_id()

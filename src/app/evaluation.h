@@ -48,6 +48,9 @@ void size_for_windows(ModelOptions& options, const ModelConfig& config, int64_t 
 EvalModels open_eval_models(const Args& args, ModelOptions options, const ModelConfig& config,
                             int64_t length_max);
 
+// The base model as tables name it: "bf16", "f32@cpu".
+std::string base_label(const Args& args, const EvalModels& models);
+
 // BOS, or EOS with a notice where there is none. Throws Error where there is neither.
 int32_t prefix_token(const Args& args, const Tokenizer& tokenizer, const ModelConfig& config);
 

@@ -25,10 +25,10 @@ constexpr Option kOptions[] = {
     {"--prompts-file", OptionType::kText, "", "F", "a file with one prompt a line"},
     {"--max-tokens", OptionType::kInteger, "", "N", "most tokens of an answer; unset: the model's max_new_tokens, else 256, fewer where the context ends before; in a conversation what the context holds", "", 1, kMany},
     {"--temperature", OptionType::kReal, "", "T", "0: always the most likely token; unset: the model's, else 1", "", 0, 1e6},
-    {"--top-p", OptionType::kReal, "", "P", "only the likeliest tokens that reach this mass; unset: the model's, else 1", "", 0, 1},
+    {"--top-p", OptionType::kReal, "", "P", "only the likeliest tokens that reach this mass; unset: the model's, else 1"},
     {"--top-k", OptionType::kInteger, "", "K", "only the K likeliest tokens, 0 for all; unset: the model's, else 0", "", -1, kMany},
     {"--min-p", OptionType::kReal, "", "P", "only tokens with this share of the likeliest one's probability; unset: the model's, else 0", "", 0, 1},
-    {"--repetition-penalty", OptionType::kReal, "", "R", "above 1: tokens seen before become less likely; unset: the model's, else 1", "", 0, 1e6},
+    {"--repetition-penalty", OptionType::kReal, "", "R", "above 1: tokens seen before become less likely; unset: the model's, else 1"},
     {"--stop", OptionType::kList, "", "S", "ends an answer, and is not part of it; may be given several times"},
     {"--stop-token-id", OptionType::kList, "", "ID", "ends an answer, besides the model's own end tokens; may be given several times"},
     {"--ignore-eos", OptionType::kFlag, "", "", "the model's end tokens do not end an answer"},
@@ -197,7 +197,8 @@ Totals run_batch(const Args& args, Engine& engine, const SamplingOptions& sampli
 // Before anything is loaded: parameters out of range, prompts that do not fit. code: nullptr
 // without --chat.
 std::vector<std::vector<int32_t>> encode_prompts(const Args& args, const Tokenizer& tokenizer,
-                                                 const ChatTemplate* code, int64_t context,
+                                                 const ChatTemplate* code,
+                                                 const ModelConfig& config, int64_t context,
                                                  std::vector<Answer>& answers) {
   const SchedulerLimits limits{
       .step_tokens_max = {}, .page = {1}, .pages = {context}, .context_max = {context}};
@@ -212,6 +213,7 @@ std::vector<std::vector<int32_t>> encode_prompts(const Args& args, const Tokeniz
       if (prompts.back().empty()) {
         throw Error("the prompt has no tokens", "give a text; this tokenizer adds no first token");
       }
+      check_vocabulary(tokenizer, config, prompts.back());
       check_fits({answer.prompt_tokens}, {max_tokens}, limits);
     } catch (const Error& e) {
       if (answers.size() == 1) throw;
@@ -261,7 +263,7 @@ void run(const Args& args) {
   if (conversation && !sampling.max_tokens) sampling.max_tokens = context;
   const std::string parameters = describe_params(sampling, defaults);
   std::vector<std::vector<int32_t>> prompts =
-      encode_prompts(args, tokenizer, code ? &*code : nullptr, context, answers);
+      encode_prompts(args, tokenizer, code ? &*code : nullptr, config, context, answers);
   options.max_num_seqs = std::min(options.max_num_seqs, std::max<int64_t>(std::ssize(answers), 1));
   Model model = open_model(args, options);
   note(parameters);

@@ -102,6 +102,12 @@ std::string display_name(const Option& option) {
   return std::string(split_list(option.names).back());
 }
 
+std::string long_names(const Option& option) {
+  std::vector<std::string> names = to_strings(split_list(option.names));
+  if (names.size() > 1) std::erase_if(names, [](const auto& n) { return !n.starts_with("--"); });
+  return join(names, " or ");
+}
+
 std::vector<const Option*> options_of(const Verb& verb) {
   std::vector<const Option*> out;
   const auto append = [&out](std::span<const Option> options) {
@@ -207,7 +213,7 @@ std::string instruction_sets(const CpuFeatures& cpu) {
 
 std::string nearest_name(std::string_view typed, const std::vector<std::string>& names) {
   std::string nearest;
-  size_t best = typed.size() / 3 + 2;  // further away is no typing mistake
+  size_t best = typed.size() / 4 + 2;  // so far away is no typing mistake
   for (const std::string& name : names) {
     const size_t far = name.starts_with(typed) && typed.size() > 2 ? 1 : distance(typed, name);
     if (far < best) {

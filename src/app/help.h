@@ -15,6 +15,7 @@ struct CpuFeatures;
 bool is_positional(const Option& option);
 std::string key_name(const Option& option);      // "quantization", "MODEL": the name Args knows
 std::string display_name(const Option& option);  // "--quantization", "MODEL"
+std::string long_names(const Option& option);    // "--samples or --calibrate-samples"
 
 // All options of a verb: its own, then those of its groups.
 std::vector<const Option*> options_of(const Verb& verb);

@@ -73,11 +73,22 @@ void check_ignore(const ModelOptions& options, std::span<const std::string> sche
 
 }  // namespace
 
+Scheme scheme_of(std::string_view option, std::string_view name) {
+  if (name.empty())
+    throw Error(text(option, " has an empty scheme"),
+                "name a scheme, as in ptpc_fp8; `mantissa schemes` lists them");
+  try {
+    return parse_scheme(name);
+  } catch (const Error& e) {
+    throw Error(text(option, ": ", e.found), e.fix);
+  }
+}
+
 std::vector<std::string> scheme_names(std::string_view option, std::string_view list,
                                       bool takes_auto) {
   std::vector<std::string> names;
   for (const std::string_view item : split_list(list)) {
-    const std::string name = takes_auto && item == "auto" ? "auto" : parse_scheme(item).name;
+    const std::string name = takes_auto && item == "auto" ? "auto" : scheme_of(option, item).name;
     if (std::ranges::find(names, name) != names.end())
       throw Error(
           text(option, " names ", name, " twice", item == name ? "" : text(" (as ", item, ")")),
@@ -88,6 +99,10 @@ std::vector<std::string> scheme_names(std::string_view option, std::string_view 
 }
 
 ModelOptions model_options_of(const Args& args) {
+  if (args.text("quantization").find(',') != std::string::npos)
+    throw Error(
+        text("--quantization ", quoted(args.text("quantization")), ": one scheme is taken here"),
+        "run it once for each; `mantissa bench latency` and `compare` take several");
   return model_options_of(args, {&args.text("quantization"), 1});
 }
 
@@ -97,8 +112,9 @@ ModelOptions model_options_of(const Args& args, std::span<const std::string> sch
   options.device = args.text("device");
   options.dtype = args.text("dtype");
   options.scheme = schemes.front();
-  if (options.scheme != "auto") options.scheme = parse_scheme(options.scheme).name;
+  if (options.scheme != "auto") options.scheme = scheme_of("--quantization", options.scheme).name;
   options.lm_head_scheme = args.text("lm-head-scheme");
+  if (options.lm_head_scheme != "auto") scheme_of("--lm-head-scheme", options.lm_head_scheme);
   options.ignore = args.list("ignore");
   options.kv_cache_dtype = args.text("kv-cache-dtype");
   options.kv_scale = static_cast<float>(args.real("kv-scale"));
@@ -145,10 +161,15 @@ std::string model_name(const std::filesystem::path& folder) {
   return path.filename().string();
 }
 
+std::string scheme_label(const Model& model) {
+  const std::string& name = model.options().scheme;
+  return parse_scheme(name).weight.quantized() ? name : std::string(model.run_dtype().name);
+}
+
 std::string plan_text(const Model& model) {
   const MemoryPlan& plan = model.plan();
   const ModelOptions& options = model.options();
-  std::string out = text("plan for ", model_name(options.folder), ": ", options.scheme,
+  std::string out = text("plan for ", model_name(options.folder), ": ", scheme_label(model),
                          plan.stored.empty() ? "" : text(" (as stored: ", plan.stored, ")"), ", ",
                          options.dtype, ", on ", model.device_description(), "\n");
   Table table{{"layers", "count", "scheme", "kernel", "bits/weight", "size"}, {}};
@@ -235,6 +256,17 @@ Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder) 
   return tokenizer;
 }
 
+void check_vocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
+                      std::span<const int32_t> ids) {
+  for (const int32_t id : ids) {
+    if (id < config.vocab_size) continue;
+    throw Error(text("the tokenizer makes id ", id, " of ", quoted(tokenizer.token(id)),
+                     ", but the model has ", config.vocab_size,
+                     " tokens (config.json): they do not ", "belong together"),
+                "use the tokenizer files that came with this config.json and these weights");
+  }
+}
+
 Model open_model(const Args& args, ModelOptions options, LoadReport* report_out) {
   calibrate_inputs(args, options);
   Model model(options);
@@ -254,7 +286,7 @@ Model open_model(const Args& args, ModelOptions options, LoadReport* report_out)
 void add_run_info(boost::json::object& object, const Model& model) {
   const ModelOptions& options = model.options();
   object["model"] = options.folder.string();
-  object["scheme"] = options.scheme;
+  object["scheme"] = scheme_label(model);
   object["dtype"] = options.dtype;
   object["kv_cache_dtype"] = options.kv_cache_dtype;
   object["device"] = model.device_description();

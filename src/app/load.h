@@ -27,6 +27,11 @@ int64_t context_of(const ModelOptions& options, const ModelConfig& config);
 // Loads the tokenizer and prints its notes. With --strict a note is an Error, here and below.
 Tokenizer open_tokenizer(const Args& args, const std::filesystem::path& folder);
 
+// Throws Error where ids that this tokenizer made are none of the model's: found before the weights
+// are loaded.
+void check_vocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
+                      std::span<const int32_t> ids);
+
 // Plans, prints the plan, loads with a progress bar, prints the load report. All on standard error.
 Model open_model(const Args& args, ModelOptions options, LoadReport* report = nullptr);
 
@@ -40,6 +45,8 @@ void refuse_calibration_without_text(const Args& args);
 void check_calibration(const Args& args, std::span<const std::string> schemes,
                        const std::string& lm_head_scheme);
 
+// parse_scheme(); errors name the option.
+Scheme scheme_of(std::string_view option, std::string_view name);
 // Canonical names of a list of schemes; takes_auto: "auto" stays. Throws Error where `option` names
 // one twice.
 std::vector<std::string> scheme_names(std::string_view option, std::string_view list,
@@ -56,6 +63,8 @@ void notice(const Args& args, const std::string& line);
 // What tables call the model in this folder: "wiki-6m", also of "." and with a slash at the end.
 std::string model_name(const std::filesystem::path& folder);
 
+// The scheme that runs; of an unquantized model its dtype: "bf16", "f16", "f32".
+std::string scheme_label(const Model& model);
 // The plan as text (several lines) and as JSON.
 std::string plan_text(const Model& model);
 boost::json::object plan_json(const Model& model);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "app/command.h"
+#include "base/units.h"
 
 namespace mantissa {
 
@@ -60,12 +61,7 @@ std::string markdown(const Table& table);
 // The same as lm-eval prints it: no spaces beside the bars, headers in the middle.
 std::string tight_markdown(const Table& table);
 
-// ---- formatting
-std::string fixed(double value, int digits);
-std::string human_bytes(int64_t bytes);     // "12.3 MB": powers of 1000, as disks and GB/s count
-std::string human_seconds(double seconds);  // "0.42 s", "3 min 05 s"
-std::string human_count(int64_t count);     // "29.4 M"
-std::string counted(int64_t count, std::string_view what);  // "1 token", "2 tokens"
+// ---- formatting (numbers: base/units.h)
 std::string join(const std::vector<std::string>& parts, std::string_view between);
 
 }  // namespace mantissa

@@ -30,14 +30,14 @@ boost::json::value error_json(double error, int64_t tokens) {
   return tokens > 1 ? boost::json::value(error) : boost::json::value(nullptr);
 }
 
-void print_table(const Args& args, const Model& model, const Scored& scored, int64_t ctx,
+void print_table(const Args& args, const EvalModels& models, const Scored& scored, int64_t ctx,
                  int64_t windows) {
   const PerplexityResult& result = scored.result;
   Table table{{"scheme", "bits/weight", "perplexity", "+-"},
-              {{model.options().scheme, fixed(model.plan().bits_per_weight, 2),
+              {{scheme_label(models.model), fixed(models.model.plan().bits_per_weight, 2),
                 fixed(result.perplexity, 4), error_text(result.stderr_ppl, result.tokens)}}};
   if (scored.divergence) {
-    table.header.insert(table.header.end(), {args.text("kld-against"), "difference", "+-"});
+    table.header.insert(table.header.end(), {base_label(args, models), "difference", "+-"});
     table.rows.front().push_back(fixed(scored.base->perplexity, 4));
     table.rows.front().push_back(fixed(scored.paired->delta, 4));
     table.rows.front().push_back(error_text(scored.paired->delta_stderr, result.tokens));
@@ -65,7 +65,7 @@ void run(const Args& args) {
   const double linears_worst =
       linears.empty() ? 0 : std::ranges::max(linears, {}, &LayerError::relative_rms).relative_rms;
   if (!args.flag("json")) {
-    print_table(args, models.model, scored, ctx, std::ssize(windows));
+    print_table(args, models, scored, ctx, std::ssize(windows));
     if (!linears.empty())
       note(text("linears one by one on the same inputs: relative RMS difference of the devices ",
                 mean_relative_rms(linears), ", at most ", linears_worst));
@@ -80,7 +80,7 @@ void run(const Args& args) {
                              {"seconds", scored.seconds},
                              {"ctx", ctx}};
   if (scored.divergence) {
-    object["base_scheme"] = args.text("kld-against");
+    object["base_scheme"] = base_label(args, models);
     object["base_device"] = models.base->options().device;
     object["base_perplexity"] = scored.base->perplexity;
     object["perplexity_difference"] = scored.paired->delta;

@@ -34,7 +34,7 @@ void run(const Args& args) {
   refuse_calibration_without_text(args);
   WriteQuantized job{.from = args.text("MODEL"),
                      .to = args.text("OUT"),
-                     .scheme = parse_scheme(name),
+                     .scheme = scheme_of("--scheme", name),
                      .format = args.text("format"),
                      .ignore = args.list("ignore"),
                      .input_ranges = {},
@@ -63,7 +63,7 @@ void run(const Args& args) {
     Progress bar(args, "quantizing", Progress::Unit::kBytes);
     report = write_quantized(job, [&](int64_t done, int64_t all) { bar.update(done, all); });
   }
-  for (const std::string& warning : report.warnings) notice(args, warning);
+  for (const std::string& warning : report.warnings) warn(warning);
   if (args.flag("json")) {
     print_json(boost::json::object{{"model", job.from.string()},
                                    {"out", job.to.string()},

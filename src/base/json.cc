@@ -216,6 +216,10 @@ Document parse(std::string_view json, std::string name, const Limits& limits) {
                      limits.bytes_max, " are accepted"),
                 "check that this is the right file");
   }
+  if (json.starts_with("\xef\xbb\xbf")) {
+    throw Error(text(printable(name), ": not valid JSON: begins with a byte order mark (BOM)"),
+                text("save ", printable(name), " as UTF-8 without BOM"));
+  }
   auto data = std::make_unique<DocumentData>();
   data->name = std::move(name);
   bj::parse_options options;

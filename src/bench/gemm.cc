@@ -35,6 +35,7 @@ class Problem {
   Problem(const Ops& ops, Queue* queue, const GemmCase& c, uint64_t seed);
 
   int64_t sets() const { return std::ssize(weights_); }
+  bool rotated() const { return sets() * weights_.front().bytes >= kRotatedBytes; }
   void linear(int set) {
     ops_.linear(out_view(), input_, weights_[static_cast<size_t>(set) % weights_.size()], {},
                 queue_);
@@ -222,6 +223,7 @@ GemmResult measure_gemm(const Ops& ops, Queue* queue, const GemmCase& c, bool wi
   GemmResult result;
   result.times = timed_runs(
       *find_bench_ops(ops), [&](int i) { problem.linear(i); }, queue, problem.sets());
+  result.rotated = problem.rotated();
   result.operations = 2.0 * static_cast<double>(c.m) * static_cast<double>(c.n * c.k);
   const auto bytes = [](double bits, int64_t count) {
     return bits / 8 * static_cast<double>(count);

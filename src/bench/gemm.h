@@ -1,5 +1,5 @@
-// One linear layer's speed, whatever the backend: weights rotated so that no cache holds them,
-// results sampled against float64 sums of the same codes.
+// One linear layer's speed, whatever the backend: weights rotated over more bytes than caches
+// hold, results sampled against float64 sums of the same codes.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,7 @@ struct GemmResult {
   // the run dtype is in it.
   double rms_error = 0;
   int64_t sampled = 0;
+  bool rotated = false;  // the copies of the weights are kRotatedBytes: they came from main memory
   std::vector<PeerTime> peers;
 
   double tflops() const { return operations / times.p50_us * 1e-6; }

@@ -6,14 +6,15 @@
 #include "base/convert.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "base/units.h"
 
 namespace mantissa {
 
 void require_memory(const Ops& ops, Queue* queue, double bytes, const std::string& what) {
   const auto free = static_cast<double>(ops.memory(queue).free);
   if (bytes <= free) return;
-  const auto gb = [](double value) { return std::round(value / 1e8) / 10; };
-  throw Error(text(what, " needs ", gb(bytes), " GB, but ", ops.name, " has ", gb(free), " GB"),
+  const auto gigabytes = [](double value) { return fixed(value / 1e9, 1) + " GB"; };  // any size
+  throw Error(text(what, " needs ", gigabytes(bytes), ", but ", ops.name, " has ", gigabytes(free)),
               "use smaller sizes");
 }
 

@@ -11,7 +11,8 @@
 
 namespace mantissa {
 
-// Operands are rotated over so many bytes: beyond twice any cache we know.
+// Operands are rotated over so many bytes: three times an H200's L2 (50 MB). A server's L3 over all
+// its cores may be larger (`mantissa devices` names it); what one core reaches of it mostly is not.
 inline constexpr int64_t kRotatedBytes = int64_t{160} << 20;
 
 class DeviceMemory {

@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -238,6 +239,26 @@ std::optional<Peaks> load_peaks(const std::string& machine) {
   } catch (const Error&) {
     return std::nullopt;  // a damaged cache is measured again
   }
+}
+
+Peaks merged_peaks(const Peaks& kept, const Peaks& now, std::vector<std::string>& far_below) {
+  struct Row {
+    const char* name;
+    double Peaks::*rate;
+  };
+  constexpr Row kRows[] = {{"float32 GFLOP/s", &Peaks::f32_gflops},
+                           {"bf16 GFLOP/s", &Peaks::bf16_gflops},
+                           {"int8 GOP/s", &Peaks::int8_gops}};
+  constexpr double kFar = 0.8;
+  Peaks out = now;
+  for (const Row& row : kRows) {
+    const double before = kept.*row.rate, after = now.*row.rate;
+    out.*row.rate = std::max(before, after);
+    if (after < kFar * before)
+      far_below.push_back(
+          text(row.name, ": ", std::llround(after), " now, ", std::llround(before), " kept"));
+  }
+  return out;
 }
 
 bool save_peaks(const Peaks& peaks) {

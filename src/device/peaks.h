@@ -58,6 +58,10 @@ std::string to_json(const Peaks& peaks);
 // The cache. load: nullopt where there is none for the machine, or it is not readable as one.
 std::filesystem::path peaks_file(const std::string& machine);
 std::optional<Peaks> load_peaks(const std::string& machine);
+// What is kept of a new measurement: the higher of each arithmetic rate, since a busy machine only
+// lowers them. Bandwidths are the new ones: they differ from hour to hour, and benchmarks measure
+// their own. far_below: a line for each rate that is now under 80 % of the kept one.
+Peaks merged_peaks(const Peaks& kept, const Peaks& now, std::vector<std::string>& far_below);
 // Creates the folder; false where it cannot be written (a read-only home is no error).
 bool save_peaks(const Peaks& peaks);
 

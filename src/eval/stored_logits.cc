@@ -4,11 +4,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/error.h"
+#include "base/units.h"
 
 namespace mantissa {
 namespace {
@@ -17,6 +19,11 @@ Error file_error(const std::string& what) {
   return Error(text("the reference's logits: ", what, ": ", std::strerror(errno)),
                "free some space in the folder of temporary files, or set TMPDIR to another one",
                Error::Kind::kRuntime);
+}
+
+// Of a product that may be above int64_t.
+std::string bytes_text(double bytes) {
+  return human_bytes(static_cast<int64_t>(std::min(bytes, 9e18)));
 }
 
 int64_t row_bytes(int64_t vocab) {
@@ -29,11 +36,11 @@ std::string StoredLogits::refusal(int64_t rows, int64_t vocab,
                                   const std::filesystem::path& folder) {
   const double bytes = static_cast<double>(rows) * static_cast<double>(row_bytes(vocab));
   if (bytes > static_cast<double>(kBytesMax))
-    return text("they take ", bytes / 1e9, " GB, more than ", kBytesMax >> 30, " GiB");
+    return text("they take ", bytes_text(bytes), ", more than ", human_bytes(kBytesMax));
   std::error_code failed;
   const std::filesystem::space_info space = std::filesystem::space(folder, failed);
   if (!failed && bytes > static_cast<double>(space.available) / 2)
-    return text("they take ", bytes / 1e9, " GB, more than half of what ", folder.string(),
+    return text("they take ", bytes_text(bytes), ", more than half of what ", folder.string(),
                 " has left");
   return "";
 }

@@ -247,6 +247,17 @@ fs::path config_path(const fs::path& folder) {
   return path;
 }
 
+// read()'s errors name config.json or generation_config.json; here with the folder.
+template <class Read>
+auto in_folder(const fs::path& folder, const Read& read) {
+  try {
+    return read();
+  } catch (const Error& e) {
+    if (!e.found.starts_with(kConfigName) && !e.found.starts_with(kGenerationName)) throw;
+    throw Error(text(printable((folder / "").string()), e.found), e.fix, e.kind);
+  }
+}
+
 Value section_of(const Value& root, std::string_view name) {
   if (!root.is_object()) root.fail("an object");
   if (name.empty()) return root;
@@ -309,9 +320,11 @@ bool ConfigReader::flag(std::string_view key) {
 }
 
 ModelId read_model_id(const fs::path& folder) {
-  const json::Document document =
-      json::parse(read_file(config_path(folder), kLimits.bytes_max), kConfigName, kLimits);
-  return read_id(document.root());
+  return in_folder(folder, [&] {
+    const json::Document document =
+        json::parse(read_file(config_path(folder), kLimits.bytes_max), kConfigName, kLimits);
+    return read_id(document.root());
+  });
 }
 
 ModelConfig parse_model_config(std::string_view config_json,
@@ -330,9 +343,9 @@ ModelConfig read_model_config(const fs::path& folder, const ConfigRules& rules) 
   const std::string config_json = read_file(config_path(folder), kLimits.bytes_max);
   const fs::path path = folder / kGenerationName;
   std::error_code ignored;
-  if (!fs::exists(path, ignored)) return parse_model_config(config_json, std::nullopt, rules);
-  const std::string generation_json = read_file(path, kLimits.bytes_max);
-  return parse_model_config(config_json, generation_json, rules);
+  std::optional<std::string> generation_json;
+  if (fs::exists(path, ignored)) generation_json = read_file(path, kLimits.bytes_max);
+  return in_folder(folder, [&] { return parse_model_config(config_json, generation_json, rules); });
 }
 
 }  // namespace mantissa

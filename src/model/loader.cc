@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "model/device_loader.h"
+#include "model/quant_report_lines.h"
 #include "quant/quantize.h"
 
 namespace mantissa {
@@ -116,18 +117,8 @@ void Loader::read_bias(PlannedWeight& w) {
 }
 
 void Loader::report(const std::string& name, const QuantReport& r) {
-  const bool kept = unquantized_.contains(name);
-  if (r.nan > 0) {
-    report_.warnings.push_back(
-        text(name, ": ", r.nan, " NaN weights", kept ? ", kept as they are" : " became 0"));
-  }
-  if (r.inf > 0) {
-    report_.warnings.push_back(text(name, ": ", r.inf, " infinite weights",
-                                    kept ? ", kept as they are" : " became the largest code"));
-  }
-  if (r.saturated > 0) {
-    report_.warnings.push_back(text(name, ": ", r.saturated, " weights saturated"));
-  }
+  for (std::string& line : report_lines(r, name, !unquantized_.contains(name)))
+    report_.warnings.push_back(std::move(line));
 }
 
 void Loader::load(PlannedWeight& w) {

@@ -5,15 +5,12 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/units.h"
 
 namespace mantissa {
 namespace {
 
 constexpr int64_t kHostCacheBytes = int64_t{4} << 30;
-
-std::string mib(int64_t bytes) {
-  return text(bytes >> 20, " MiB");
-}
 
 int64_t pages_of(int64_t tokens, const CacheWish& wish) {
   return (tokens + wish.page_tokens - 1) / wish.page_tokens;
@@ -27,8 +24,8 @@ int64_t pages_most(const CacheWish& wish) {
 }
 
 std::string parts_text(const MemoryNeeds& needs) {
-  return text("weights ", mib(needs.weights), ", workspace ", mib(needs.workspace),
-              needs.graphs > 0 ? ", graphs " + mib(needs.graphs) : "");
+  return text("weights ", human_bytes(needs.weights), ", workspace ", human_bytes(needs.workspace),
+              needs.graphs > 0 ? ", graphs " + human_bytes(needs.graphs) : "");
 }
 
 int64_t fixed_bytes(const MemoryNeeds& needs) {
@@ -41,10 +38,14 @@ void check_machine(const MemoryNeeds& needs, const CacheWish& wish, const Memory
   const int64_t cache = (plan.pages + wish.spare_pages) * wish.page_bytes;
   const int64_t peak = std::max(fixed_bytes(needs) + cache, needs.weights + needs.load);
   if (peak <= device.free) return;
-  plan.misfit = text("the plan needs ", mib(peak), " (", parts_text(needs), ", KV cache ",
-                     mib(cache), "; while loading ", mib(needs.load), " more than the weights)",
-                     ", but this machine has ", mib(device.total));
-  if (device.free < device.total) plan.misfit += text(", of which ", mib(device.free), " are free");
+  plan.misfit = text(
+      "the plan needs ", human_bytes(peak), " (", parts_text(needs), ", KV cache ",
+      human_bytes(cache),
+      needs.load > 0 ? text("; while loading ", human_bytes(needs.load), " more than the weights")
+                     : "",
+      "), but this machine has ", human_bytes(device.total));
+  if (device.free < device.total)
+    plan.misfit += text(", of which ", human_bytes(device.free), " are free");
   plan.fix = "choose a smaller scheme, --max-model-len, --max-num-seqs or --max-num-batched-tokens";
 }
 
@@ -69,18 +70,18 @@ CachePlan plan_device_cache(const MemoryNeeds& needs, const CacheWish& wish,
                  .fix = {}};
   if (plan.pages <= affordable) return plan;
   const std::string rest =
-      text("but ", mib(std::max<int64_t>(left, 0)), " are left of ", utilization, " x ",
-           mib(device.total), " (", parts_text(needs), ")");
+      text("but ", human_bytes(std::max<int64_t>(left, 0)), " are left of ", utilization, " x ",
+           human_bytes(device.total), " (", parts_text(needs), ")");
   const std::string raise = utilization < 0.95 ? ", or raise --gpu-memory-utilization" : "";
   if (wish.tokens > 0) {
     plan.misfit = text("a KV cache of ", wish.tokens, " tokens needs ",
-                       mib((plan.pages + wish.spare_pages) * wish.page_bytes), ", ", rest);
+                       human_bytes((plan.pages + wish.spare_pages) * wish.page_bytes), ", ", rest);
     plan.fix =
         text("at most ", affordable * wish.page_tokens, " tokens fit: lower --max-num-seqs, ",
              "--max-model-len or --max-num-batched-tokens", raise);
   } else {
     plan.misfit = text("one sequence of --max-model-len ", wish.model_len, " tokens needs ",
-                       mib(sequence * wish.page_bytes), " of KV cache, ", rest);
+                       human_bytes(sequence * wish.page_bytes), " of KV cache, ", rest);
     plan.fix = affordable > 0 ? text("use --max-model-len ", affordable * wish.page_tokens,
                                      " or less, --kv-cache-dtype fp8, a smaller scheme", raise)
                               : text("choose a smaller scheme", raise);

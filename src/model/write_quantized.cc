@@ -15,6 +15,7 @@
 #include "io/stored_writer.h"
 #include "model/architecture.h"
 #include "model/names.h"
+#include "model/quant_report_lines.h"
 #include "quant/static_scale.h"
 
 namespace mantissa {
@@ -172,10 +173,8 @@ void Job::write_linear(SafetensorsWriter& out, const Linear& linear, WriteReport
     for (const QuantReport& r : reports) met.add(r);
   }
   writer.finish(out, linear.input);
-  if (!met.clean()) {
-    report.warnings.push_back(text(linear.module, ": ", met.nan, " NaN, ", met.inf, " infinite, ",
-                                   met.saturated, " saturated weights"));
-  }
+  for (std::string& line : report_lines(met, linear.module, true))
+    report.warnings.push_back(std::move(line));
 }
 
 void Job::copy_tensor(SafetensorsWriter& out, const TensorInfo& tensor) const {

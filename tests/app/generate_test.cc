@@ -141,7 +141,7 @@ TEST(Generate, RefusesBeforeAnythingIsLoaded) {
       {{"--prompt", "a", "--prompt", "b", "--max-tokens", "600"}, "prompt 1: ", "at most 510"},
       {{"--prompt", "abc def", "--max-model-len", "2"}, "and the context ends at 2", "shorter"},
       {{"--prompt", "a", "--top-p", "0"}, "top_p is 0", "at most 1"},
-      {{"--prompt", "a", "--top-p", "2"}, "--top-p is \"2\"", "0 to 1"},
+      {{"--prompt", "a", "--top-p", "2"}, "top_p is 2", "more than 0, at most 1"},
       {{"--prompt", "a", "--temperature", "-1"}, "--temperature is \"-1\"", "0"},
       {{"--prompt", "a", "--repetition-penalty", "0"}, "repetition_penalty is 0", "more than 0"},
       {{"--prompt", "a", "--stop", ""}, "a stop string is empty", "leave it out"},

@@ -57,6 +57,22 @@ TEST(ThreadTimes, ArePlausible) {
   }
 }
 
+TEST(MergedPeaks, ABusyMachineLowersNothing) {
+  const Peaks kept{
+      .machine = "m", .read_gb_s = {30, 60}, .f32_gflops = 100, .bf16_gflops = 0, .int8_gops = 870};
+  const Peaks busy{
+      .machine = "m", .read_gb_s = {20, 25}, .f32_gflops = 90, .bf16_gflops = 0, .int8_gops = 280};
+  std::vector<std::string> far_below;
+  const Peaks out = merged_peaks(kept, busy, far_below);
+  EXPECT_EQ(far_below, std::vector<std::string>{"int8 GOP/s: 280 now, 870 kept"});
+  EXPECT_EQ(out.int8_gops, 870);
+  EXPECT_EQ(out.f32_gflops, 100);
+  EXPECT_EQ(out.read_gb_s, busy.read_gb_s);
+  far_below.clear();
+  EXPECT_EQ(merged_peaks(busy, kept, far_below).int8_gops, 870);
+  EXPECT_TRUE(far_below.empty());
+}
+
 TEST_F(PeaksTest, ADamagedCacheIsMeasuredAnew) {
   const Peaks peaks{
       .machine = "m", .read_gb_s = {1, 2}, .f32_gflops = 3, .bf16_gflops = 0, .int8_gops = 4};

@@ -42,9 +42,9 @@ TEST(MemoryPlan, OneSequenceThatDoesNotFitIsRefusedWithWhatWould) {
   CacheWish w = wish();
   w.model_len = 131072;                                                       // 16 GiB
   const CachePlan plan = plan_cache(kNeeds, w, {20 * kGiB, 20 * kGiB}, 0.9);  // 9 GiB left
-  EXPECT_NE(plan.misfit.find("--max-model-len 131072 tokens needs 16384 MiB"), std::string::npos)
+  EXPECT_NE(plan.misfit.find("--max-model-len 131072 tokens needs 17.2 GB"), std::string::npos)
       << plan.misfit;
-  EXPECT_NE(plan.misfit.find("9216 MiB are left"), std::string::npos) << plan.misfit;
+  EXPECT_NE(plan.misfit.find("9.7 GB are left"), std::string::npos) << plan.misfit;
   EXPECT_NE(plan.fix.find("--max-model-len 73728 or less"), std::string::npos) << plan.fix;
   EXPECT_NE(plan.fix.find("--gpu-memory-utilization"), std::string::npos) << plan.fix;
 }
@@ -62,7 +62,7 @@ TEST(MemoryPlan, WhatIsAskedForIsGivenOrRefused) {
 
 TEST(MemoryPlan, MemoryThatOthersUseIsNamed) {
   const CachePlan plan = plan_cache(kNeeds, wish(), {100 * kGiB, 50 * kGiB}, 0.9);
-  EXPECT_NE(plan.misfit.find("51200 MiB are free"), std::string::npos) << plan.misfit;
+  EXPECT_NE(plan.misfit.find("53.7 GB are free"), std::string::npos) << plan.misfit;
 }
 
 TEST(MemoryPlan, LoadingMustFitToo) {
