@@ -7,10 +7,10 @@
 #include <boost/json.hpp>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <functional>
 
 #include "app/answer.h"
+#include "app/interrupts.h"
 #include "app/load.h"
 #include "app/output.h"
 #include "base/error.h"
@@ -29,27 +29,6 @@ double seconds_between(Clock::time_point a, Clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
 }
 
-// Ctrl-C, counted while a conversation runs: the one thing that a signal handler can write to.
-volatile std::sig_atomic_t interrupts = 0;
-extern "C" void count_interrupt(int) {
-  interrupts = interrupts + 1;
-}
-
-class InterruptsCounted {
- public:
-  InterruptsCounted() {
-    struct sigaction action {};
-    action.sa_handler = count_interrupt;  // no SA_RESTART: a read of the terminal ends
-    sigaction(SIGINT, &action, &before_);
-  }
-  ~InterruptsCounted() { sigaction(SIGINT, &before_, nullptr); }
-  InterruptsCounted(const InterruptsCounted&) = delete;
-  InterruptsCounted& operator=(const InterruptsCounted&) = delete;
-
- private:
-  struct sigaction before_ {};
-};
-
 // Lines of standard input, of which Ctrl-C can end the wait.
 class LineReader {
  public:
@@ -67,10 +46,10 @@ class LineReader {
       }
       if (closed_) return Result::kEnd;
       char buffer[4096];
-      const int before = interrupts;
+      const int before = InterruptsCounted::count();
       const ssize_t count = read(STDIN_FILENO, buffer, sizeof buffer);
       if (count < 0 && errno == EINTR) {
-        if (interrupts == before) continue;
+        if (InterruptsCounted::count() == before) continue;
         held_.clear();
         return Result::kInterrupted;
       }
@@ -274,7 +253,7 @@ class Conversation {
     const int64_t room = context_max() - last_.prompt_tokens;
     sampling.max_tokens = std::min(sampling.max_tokens.value_or(room), room);
     const bool cut_by_context = *sampling.max_tokens == room;
-    const int before = interrupts;
+    const int before = InterruptsCounted::count();
     const Clock::time_point start = Clock::now();
     const SequenceId id = s_.engine.submit({std::move(ids), sampling});
     bool stopped = false;
@@ -285,7 +264,7 @@ class Conversation {
         add(last_, delta);
         if (!json_) print_text(delta.text);
       }
-      stopped = interrupts != before && !s_.engine.idle();
+      stopped = InterruptsCounted::count() != before && !s_.engine.idle();
     }
     last_.seconds = seconds_between(start, Clock::now());
     if (stopped) s_.engine.cancel(id);

@@ -38,7 +38,7 @@ constexpr Option kOptions[] = {
     {"-q,--schemes", OptionType::kText, "", "LIST", "schemes to compare, separated by commas; the run dtype (bf16 mostly) is the reference and always first"},
     {"--tasks", OptionType::kText, "", "NAME", "the text: wikitext, WikiText-2's test pages as lm-eval scores them"},
     {"--data", OptionType::kText, "", "DIR", "where the data sets lie; else ./data, then ../shared/data"},
-    {"--file", OptionType::kText, "", "FILE", "the text: this file, UTF-8, as `mantissa perplexity` scores it"},
+    {"--file", OptionType::kText, "", "FILE", "the text: this file, UTF-8, as `mantissa perplexity` scores it; -: standard input"},
     {"--ctx", OptionType::kInteger, "0", "N", "with --file: tokens of a window; 0: the model's context, at most 2048", "", 0, 1e9},
     {"--limit", OptionType::kInteger, "0", "N", "only the first N pages of --tasks or windows of --file; 0: all", "", 0, 1e12},
     {"--html", OptionType::kText, "", "FILE", "write a page with table and plots, one file that needs nothing else"},

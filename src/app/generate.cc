@@ -22,7 +22,7 @@ constexpr double kMany = 1e15;
 // clang-format off
 constexpr Option kOptions[] = {
     {"--prompt", OptionType::kList, "", "TEXT", "what to continue; may be given several times"},
-    {"--prompts-file", OptionType::kText, "", "F", "a file with one prompt a line"},
+    {"--prompts-file", OptionType::kText, "", "F", "a file with one prompt a line; -: standard input"},
     {"--max-tokens", OptionType::kInteger, "", "N", "most tokens of an answer; unset: the model's max_new_tokens, else 256, fewer where the context ends before; in a conversation what the context holds", "", 1, kMany},
     {"--temperature", OptionType::kReal, "", "T", "0: always the most likely token; unset: the model's, else 1", "", 0, 1e6},
     {"--top-p", OptionType::kReal, "", "P", "only the likeliest tokens that reach this mass; unset: the model's, else 1"},

@@ -245,7 +245,7 @@ void check_utf8(const Args& args, const std::string& name, std::string_view cont
 }
 
 std::string read_text(const Args& args, const std::filesystem::path& path, int64_t bytes_max) {
-  std::string content = read_file(path, bytes_max);
+  std::string content = is_stream(path) ? read_stream(path, bytes_max) : read_file(path, bytes_max);
   check_utf8(args, printable(path.string()), content);
   return content;
 }

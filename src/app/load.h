@@ -54,7 +54,7 @@ std::vector<std::string> scheme_names(std::string_view option, std::string_view 
 
 // Invalid UTF-8, which tokenizers read as U+FFFD, is a notice. name: of the text.
 void check_utf8(const Args& args, const std::string& name, std::string_view content);
-// A whole text file, checked so.
+// A whole text file, or a stream to its end, checked so.
 std::string read_text(const Args& args, const std::filesystem::path& path, int64_t bytes_max);
 
 // Something a user should know: a line, or an Error with --strict.

@@ -14,7 +14,7 @@ namespace {
 
 // clang-format off
 constexpr Option kOptions[] = {
-    {"--file", OptionType::kText, "", "FILE", "the text, UTF-8"},
+    {"--file", OptionType::kText, "", "FILE", "the text, UTF-8; -: standard input"},
     {"--ctx", OptionType::kInteger, "0", "N", "tokens of a window; 0: the model's context, at most 2048", "", 0, 1e9},
     {"--stride", OptionType::kInteger, "0", "S", "windows overlap and only the last S tokens of each count; 0: no overlap", "", 0, 1e9},
     {"--limit", OptionType::kInteger, "0", "N", "only the first N windows; 0: all", "", 0, 1e12},

@@ -1,7 +1,9 @@
 // `mantissa quantize`: writes a quantized checkpoint.
 #include <boost/json.hpp>
+#include <csignal>
 
 #include "app/command.h"
+#include "app/interrupts.h"
 #include "app/load.h"
 #include "app/output.h"
 #include "base/error.h"
@@ -25,6 +27,23 @@ constexpr Option kOptions[] = {
     {"--dry-run", OptionType::kFlag, "", "", "check and plan, write nothing"},
 };
 // clang-format on
+
+// Ctrl-C ends the program as anywhere, but after the unfinished files are gone.
+WriteReport write_or_stop(const Args& args, const WriteQuantized& job) {
+  struct Interrupted {};
+  try {
+    const InterruptsCounted interrupts;
+    const int before = InterruptsCounted::count();
+    Progress bar(args, "quantizing", Progress::Unit::kBytes);
+    return write_quantized(job, [&](int64_t done, int64_t all) {
+      if (InterruptsCounted::count() != before) throw Interrupted();
+      bar.update(done, all);
+    });
+  } catch (const Interrupted&) {
+    std::raise(SIGINT);
+    throw Error("interrupted", "run it again", Error::Kind::kRuntime);
+  }
+}
 
 void run(const Args& args) {
   if (!args.given("scheme"))
@@ -58,11 +77,7 @@ void run(const Args& args) {
     calibrate_inputs(args, observing);
     job.input_ranges = std::move(observing.input_ranges);
   }
-  WriteReport report;
-  {
-    Progress bar(args, "quantizing", Progress::Unit::kBytes);
-    report = write_quantized(job, [&](int64_t done, int64_t all) { bar.update(done, all); });
-  }
+  const WriteReport report = write_or_stop(args, job);
   for (const std::string& warning : report.warnings) warn(warning);
   if (args.flag("json")) {
     print_json(boost::json::object{{"model", job.from.string()},

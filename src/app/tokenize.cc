@@ -21,7 +21,7 @@ constexpr int64_t kFileBytesMax = int64_t{4} << 30;
 constexpr Option kOptions[] = {
     {"MODEL", OptionType::kText, "", "", "a folder with tokenizer.json"},
     {"--text", OptionType::kText, "", "TEXT", "the text; with --decode ids, between spaces or commas"},
-    {"--file", OptionType::kText, "", "FILE", "a file instead of --text"},
+    {"--file", OptionType::kText, "", "FILE", "a file instead of --text; -: standard input"},
     {"--messages", OptionType::kText, "", "FILE", "a conversation instead of a text: JSON, a list of messages, or an object with messages and tools, documents, chat_template_kwargs, add_generation_prompt; shows the prompt and its ids"},
     {"--chat-template", OptionType::kText, "", "FILE", "with --messages: this template instead of the model's"},
     {"--decode", OptionType::kFlag, "", "", "from ids to text"},

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 
@@ -84,6 +85,35 @@ std::string read_file(const std::filesystem::path& path, int64_t bytes_max) {
   std::string content(static_cast<size_t>(file.size()), '\0');
   file.read(0, std::as_writable_bytes(std::span(content)));
   return content;
+}
+
+bool is_stream(const std::filesystem::path& path) {
+  return path == "-" || path == "/dev/stdin" || path.parent_path() == "/dev/fd";
+}
+
+std::string read_stream(const std::filesystem::path& path, int64_t bytes_max) {
+  const char* name = path == "-" ? "/dev/stdin" : path.c_str();
+  const auto refuse = [&] {
+    return Error(text("cannot read ", printable(name), ": ", system_text(errno)),
+                 "pipe a text into it, or name a file");
+  };
+  const int fd = path == "-" ? ::dup(STDIN_FILENO) : ::open(name, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw refuse();
+  const struct Closed {
+    int fd;
+    ~Closed() { ::close(fd); }
+  } closed{fd};
+  std::string content;
+  for (std::vector<char> piece(size_t{1} << 16);;) {
+    const ssize_t got = ::read(fd, piece.data(), piece.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw refuse();
+    if (got == 0) return content;
+    content.append(piece.data(), static_cast<size_t>(got));
+    if (std::ssize(content) > bytes_max)
+      throw Error(text(printable(name), " has more than ", bytes_max, " bytes"),
+                  "give a shorter text");
+  }
 }
 
 namespace {

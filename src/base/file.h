@@ -38,6 +38,12 @@ class File {
 // The whole file as text. Throws Error where it is larger than bytes_max.
 std::string read_file(const std::filesystem::path& path, int64_t bytes_max);
 
+// Whether text is read to its end as it comes instead of from a file: "-" and /dev/stdin are
+// standard input, /dev/fd/N what a shell makes of <(...).
+bool is_stream(const std::filesystem::path& path);
+// All that comes, waiting for it. Throws Error where it cannot be read or is above bytes_max.
+std::string read_stream(const std::filesystem::path& path, int64_t bytes_max);
+
 // Text from a file or a user, fit for an error message: control characters and invalid UTF-8
 // escaped, cut after about bytes_max bytes. quoted: also between double quotes.
 std::string printable(std::string_view text, size_t bytes_max = 400);

@@ -257,6 +257,19 @@ TEST(Tokenize, GoesThereAndBack) {
     EXPECT_EQ(std::to_string(list[i + 1].as_int()), plain[i]);
 }
 
+TEST(Tokenize, ReadsStandardInputAndPipes) {
+  const std::string wanted = run_mantissa({"tokenize", demo_model(), "--text", "The river"}).out;
+  for (const char* from : {"-", "/dev/stdin", "/dev/fd/0"}) {
+    const RunResult piped =
+        run_shell("printf 'The river' | $MANTISSA tokenize " + demo_model() + " --file " + from);
+    EXPECT_EQ(piped.exit_code, 0) << piped.err;
+    EXPECT_EQ(piped.out, wanted) << from;
+  }
+  const RunResult closed = run_shell("$MANTISSA tokenize " + demo_model() + " --file - <&-");
+  EXPECT_EQ(closed.exit_code, 2);
+  EXPECT_NE(closed.err.find("cannot read /dev/stdin: "), std::string::npos) << closed.err;
+}
+
 TEST(Tokenize, AnEmptyTextHasNoIds) {
   for (const Words& form : {Words{"--text", ""}, Words{"--text="}}) {
     Words words = {"tokenize", demo_model(), "--no-special-tokens", "--json"};

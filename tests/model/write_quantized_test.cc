@@ -194,6 +194,21 @@ void write_damaged(const fs::path& folder, const char* name) {
   std::ofstream(folder / "model.safetensors", std::ios::binary) << file;
 }
 
+TEST(WriteQuantized, WhatEndsItHalfWayLeavesNoFiles) {
+  const Scratch scratch;
+  struct Stop {};
+  const WriteQuantized job = job_of("int8", kCt, scratch.path);
+  bool parts = false;
+  EXPECT_THROW(write_quantized(job,
+                               [&](int64_t, int64_t) {
+                                 parts = !fs::is_empty(job.to);
+                                 throw Stop();
+                               }),
+               Stop);
+  EXPECT_TRUE(parts);
+  EXPECT_TRUE(fs::is_empty(job.to));
+}
+
 TEST(WriteQuantized, StrictWritesNothingOfADamagedModel) {
   const Scratch scratch;
   fs::create_directories(scratch.path);
