@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "app/command.h"
+#include "app/help.h"
 #include "app/load.h"
 #include "app/output.h"
 #include "base/error.h"
@@ -92,10 +93,8 @@ void print_tensors(const Args& args, const Checkpoint& checkpoint, const Uses& u
 void refuse_plan_options(const Args& args) {
   for (const std::span<const Option> group : {model_options(kModelOptions), limit_options()}) {
     for (const Option& option : group) {
-      if (!option.names.starts_with("-")) continue;
-      const std::string_view flag = option.names.substr(option.names.rfind("--"));
-      if (!args.given(flag.substr(2))) continue;
-      throw Error(text(flag, " has no effect on one file, which has no plan"),
+      if (is_positional(option) || !args.given(key_name(option))) continue;
+      throw Error(text(display_name(option), " has no effect on one file, which has no plan"),
                   "leave it out, or name the model's folder");
     }
   }
